@@ -1,0 +1,117 @@
+"""Reads one image file, of any kind Pillow knows, and resizes one image."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Num, UInt8
+from PIL import Image, ImageCms, ImageOps
+
+from flax_resnet.errors import UserError
+
+
+def reason(error: BaseException) -> str:
+    """What a library's exception says, in one line short enough to print."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else text[:297] + "..."
+
+
+def read_image(path: str | Path) -> UInt8[np.ndarray, "height width 3"]:
+    """Reads an image file as 8-bit RGB, the way a viewer shows it.
+
+    The orientation of the EXIF header is applied; transparent parts are laid on white; 16-bit
+    grey is scaled to 0-255; of an animation the first frame is taken.
+
+    Args:
+        path: a file in any format and mode Pillow reads.
+
+    Returns:
+        uint8 RGB pixels, 0-255, shape [height, width, 3].
+
+    Raises:
+        UserError: the file is missing, damaged, too large to be sane or no image; it is named.
+    """
+    path = Path(path)
+    try:
+        # Pillow only warns about images of 90 to 179 million pixels and refuses larger ones.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                image.load()
+                return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such image file; check the path") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: is a folder; give the path of one image file") from None
+    except Image.UnidentifiedImageError:
+        empty = path.stat().st_size == 0
+        problem = "is an empty file (zero bytes)" if empty else "is not an image Pillow can read"
+        raise UserError(f"{path}: {problem}; replace or remove it") from None
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{path}: too many pixels ({reason(error)}); shrink it first") from error
+    # Pillow's plugins raise nearly anything on damaged files: OSError, SyntaxError, ValueError,
+    # struct.error, IndexError, EOFError, MemoryError; which one depends on format and version.
+    except Exception as error:
+        raise UserError(
+            f"{path}: cannot be read ({reason(error)}); replace or remove it"
+        ) from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        grey = _scale_to_bytes(np.asarray(image))
+        return Image.fromarray(grey).convert("RGB")
+    if image.mode == "LAB":  # Pillow's convert() has no way out of LAB
+        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+        assert converted is not None  # only in-place conversion returns None
+        return converted
+    if image.mode == "La":  # premultiplied grey converts to LA and to nothing else
+        image = image.convert("LA")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _scale_to_bytes(values: Num[np.ndarray, "height width"]) -> UInt8[np.ndarray, "height width"]:
+    """Maps black..white of a deep grey image to 0..255.
+
+    White is what the file's kind makes likely: 65535 for integers (16-bit PNG, PGM and TIFF, also
+    where Pillow opens them as 32-bit), 2^32 - 1 for larger ones; 1, 255 or 65535 for floats,
+    the first that holds the largest value.
+    """
+    lowest, highest = float(values.min()), float(values.max())
+    whites = [1.0, 255.0, 65535.0] if values.dtype.kind == "f" else [65535.0, 2.0**32 - 1]
+    white = next((white for white in whites if highest <= white), None)
+    if white is None or not lowest >= 0:  # a NaN fails both comparisons
+        raise ValueError(f"grey values from {lowest:g} to {highest:g} have no known scale")
+    return np.rint(values * (255.0 / white)).astype(np.uint8)
+
+
+def resize_and_crop(
+    image: UInt8[np.ndarray, "height width 3"], size: int
+) -> UInt8[np.ndarray, "size size 3"]:
+    """Resizes the shorter side to `size` pixels and keeps the square in the middle.
+
+    Bicubic, with antialiasing where the image shrinks. An image of the right size is unchanged.
+
+    Args:
+        image: uint8 RGB pixels, shape [height, width, 3].
+        size: the side of the result in pixels, at least 1.
+
+    Returns:
+        uint8 RGB pixels, shape [size, size, 3].
+    """
+    height, width = image.shape[:2]
+    if height == width == size:
+        return image
+    side = min(height, width)
+    left, top = (width - side) / 2, (height - side) / 2
+    # Resizing the middle square alone equals resizing all and cropping (Pillow's filter still
+    # sees the pixels outside `box`), and a 1 x 100000 image cannot grow to gigabytes on the way.
+    square = Image.fromarray(image).resize(
+        (size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side)
+    )
+    return np.asarray(square)
