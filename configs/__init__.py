@@ -1,0 +1,1 @@
+"""Configurations: base.py has every field, the others what differs."""

@@ -1,0 +1,15 @@
+"""ResNet-34 for ImageNet (the paper's Figure 3), He's recipe of 90 epochs.
+
+    python -m flax_resnet summary --config configs/imagenet_resnet34.py
+
+Trains on sets that fit in memory (--config.dataset=FOLDER); ImageNet itself does not.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import he
+
+
+def get_config() -> ConfigDict:
+    """Returns He's ImageNet recipe for ResNet-34."""
+    return he.imagenet("imagenet_resnet34")

@@ -1,0 +1,13 @@
+"""He's plain-20 for CIFAR-10 (no shortcuts), his recipe of 164 epochs.
+
+python train.py --config configs/plain20.py
+"""
+
+from ml_collections import ConfigDict
+
+from configs import he
+
+
+def get_config() -> ConfigDict:
+    """Returns He's CIFAR recipe for plain-20."""
+    return he.cifar("plain20")

@@ -1,0 +1,13 @@
+"""He's ResNet-56 for CIFAR-10 (parameter-free shortcuts), his recipe of 164 epochs.
+
+python train.py --config configs/resnet56.py
+"""
+
+from ml_collections import ConfigDict
+
+from configs import he
+
+
+def get_config() -> ConfigDict:
+    """Returns He's CIFAR recipe for ResNet-56."""
+    return he.cifar("resnet56")

@@ -1,0 +1,47 @@
+"""python -m flax_resnet COMMAND: everything but training."""
+
+import argparse
+import importlib
+import sys
+
+from flax_resnet.errors import UserError
+
+COMMANDS = {
+    "summary": "layer table, parameters and multiply-adds of a config's network",
+    "evaluate": "loss and accuracy of a trained run on its test images",
+    "predict": "class probabilities of image files",
+    "plot": "curves of a run, or of several in one figure",
+    "export": "a trained run's weights as one safetensors file",
+}
+
+
+def main(argv: list[str]) -> int:
+    """Runs a command; returns its exit code: 0, or 2 for bad input."""
+    parser = argparse.ArgumentParser(
+        prog="python -m flax_resnet", description=__doc__, allow_abbrev=False
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    chosen = argv[0] if argv and argv[0] in COMMANDS else None
+    for name, text in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        if name == chosen:  # a command's module and what it imports load only when it runs
+            module = importlib.import_module(f"flax_resnet.commands.{name}")
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)
+    args, rest = parser.parse_known_args(argv)
+    takes_overrides = hasattr(args, "overrides")
+    if takes_overrides:
+        args.overrides = rest
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    try:
+        return args.run(args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

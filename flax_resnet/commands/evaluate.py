@@ -1,0 +1,54 @@
+"""Loss and accuracy of a trained run on its test images."""
+
+import argparse
+import json
+
+from flax_resnet.commands.arguments import add_run
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    add_run(parser)
+    parser.add_argument("--data_dir", metavar="DIR", help="where tfds keeps its sets, if moved")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of a line")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints loss, accuracy and the number of images."""
+    from flax_resnet.build import build_eval_step
+    from flax_resnet.datasets import load_dataset
+    from flax_resnet.errors import UserError
+    from flax_resnet.evaluation import Evaluator
+    from flax_resnet.parallel import DataParallel
+    from flax_resnet.trained import load_trained
+
+    parallel = DataParallel()
+    trained = load_trained(args.workdir, args.checkpoint, parallel.replicated)
+    config = trained.config
+    dataset = load_dataset(
+        config.dataset,
+        data_dir=args.data_dir or config.data_dir,
+        archive=config.archive,
+        image_size=config.image_size,
+        log=lambda _: None,
+    )
+    if dataset.digest != trained.data.digest:
+        raise UserError(
+            f"the images of {dataset.source} are not those that {args.workdir} was trained with"
+        )
+    dataset = dataset.first(config.train_images, config.test_images)
+    step = parallel.compile(build_eval_step(config, dataset.num_classes), donate_state=False)
+    evaluator = Evaluator(
+        step, parallel, dataset.test_images, dataset.test_labels, config.eval_batch_size
+    )
+    result = evaluator(trained.variables)
+    assert result is not None  # nothing asked it to stop
+    if args.json:
+        figures = {"test_loss": result.loss, "test_accuracy": result.accuracy}
+        print(json.dumps({"step": trained.step, "images": result.images} | figures))
+    else:
+        print(
+            f"step {trained.step}: test loss {result.loss:.4f}, accuracy {result.accuracy:.2%} "
+            f"of {result.images:,} images"
+        )
+    return 0

@@ -1,0 +1,385 @@
+"""The training loop: epochs, evaluation, figures, checkpoints, and going on where a run stopped."""
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from flax_resnet.batches import Batch, TrainBatches, prefetch
+from flax_resnet.build import (
+    abstract_checkpoint,
+    build_eval_step,
+    build_model,
+    build_optimizer,
+    build_schedule,
+    build_train_step,
+)
+from flax_resnet.checkpoints import Checkpoints, Saved
+from flax_resnet.config import check_image_size
+from flax_resnet.dataset_type import Dataset
+from flax_resnet.datasets import load_dataset
+from flax_resnet.errors import UserError
+from flax_resnet.evaluation import Evaluation, Evaluator
+from flax_resnet.metrics_log import MetricsLog, Row, read_metrics
+from flax_resnet.parallel import DataParallel, InFlight, PlacedBatch
+from flax_resnet.progress import EpochProgress
+from flax_resnet.reference_log import read_reference
+from flax_resnet.runs import DataInfo, RunFolder, write_atomically
+from flax_resnet.signals import StopRequest
+from flax_resnet.summary import format_summary, summarize
+from flax_resnet.train_state import MetricSums, init_state
+from flax_resnet.trained import load_trained, start_from
+
+Log = Callable[[str], None]
+
+LONGEST_PRINTED_SUMMARY = 60  # lines; a deeper network is listed in summary.txt alone
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a call ended.
+
+    Attributes:
+      signum: the signal that stopped it; None: the run is finished.
+      step: the step that is saved.
+    """
+
+    signum: int | None
+    step: int
+
+
+def train_and_evaluate(
+    config: ConfigDict,
+    workdir: str | Path,
+    *,
+    devices: Sequence[Any] | None = None,
+    cache_dir: Path | None = None,
+    log: Log = print,
+) -> Outcome:
+    """Trains, or goes on training, the run in `workdir` until it is finished or stopped.
+
+    Args:
+      config: checked by config.validate.
+      workdir: folder of the run, made where it is missing.
+      devices: jax.Devices to share each batch; None: all local ones.
+      cache_dir: where decoded images are kept; None: the user's cache folder.
+      log: takes the lines for people.
+
+    Raises:
+      UserError: anything the user can put right.
+    """
+    if config.reference_log is not None:
+        read_reference(config.reference_log)  # a broken one is known now, not after an epoch
+    run = RunFolder(workdir)
+    run.lock()
+    try:
+        run.claim(config)
+        trainer = Trainer(config, run, DataParallel(config.parallel, config.batch_norm, devices))
+        with StopRequest() as stop, contextlib.closing(trainer):
+            if trainer.finished:
+                log(f"{run.path} is finished: {describe_row(read_metrics(run.metrics_file)[-1])}")
+                return Outcome(None, trainer.step)
+            trainer.load(cache_dir, log)
+            trainer.train(stop, log)
+        if not stop or trainer.finished:
+            return Outcome(None, trainer.step)
+        log(f"saved at step {trainer.step} in {run.path}; run the same command again to go on")
+        return Outcome(stop.signum, trainer.step)
+    finally:
+        run.unlock()
+
+
+class Trainer:
+    """One process's share of a run: the state on the devices and the place in the run.
+
+    Attributes:
+      step: steps taken since the start of the run.
+    """
+
+    def __init__(self, config: ConfigDict, run: RunFolder, parallel: DataParallel) -> None:
+        self._config = config
+        self._run = run
+        self._parallel = parallel
+        self._checkpoints = Checkpoints(run.checkpoints, keep_best=config.validation_split > 0)
+        self.step = self._checkpoints.latest_step or 0
+        self._saved_as = (self.step, True)  # (step, evaluated) of the newest checkpoint
+        self._evaluated = True  # the last whole epoch
+        self._seconds = 0.0  # training time of the running epoch
+        self._last_save = time.monotonic()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last epoch is trained, evaluated and saved."""
+        if not self._run.metrics_file.exists():
+            return False
+        rows = read_metrics(self._run.metrics_file)
+        return (
+            bool(rows)
+            and rows[-1]["epoch"] >= self._config.num_epochs
+            and self._saved_as == (rows[-1]["step"], True)
+        )
+
+    def load(self, cache_dir: Path | None, log: Log) -> None:
+        """Brings images and state into memory, and compiles."""
+        config = self._config
+        dataset = load_dataset(
+            config.dataset,
+            data_dir=config.data_dir,
+            archive=config.archive,
+            image_size=config.image_size,
+            cache_dir=cache_dir,
+            log=log,
+        )
+        check_image_size(config, dataset.image_shape)
+        self._take_data(dataset)
+        self._describe(dataset, log)
+        self._schedule = build_schedule(config, self._batches.steps_per_epoch)
+        self._train_step = self._parallel.compile(
+            build_train_step(config, dataset.num_classes, self._batches.steps_per_epoch),
+            donate_state=True,
+        )
+        self._restore_or_init(dataset, log)
+        self._compile(log)
+        self._metrics_log = MetricsLog(self._run, self.step)
+
+    def train(self, stop: StopRequest, log: Log) -> None:
+        """Trains until the run is finished or `stop` is set; everything is saved on return."""
+        try:
+            while True:
+                if not self._evaluated and not self._finish_epoch(stop, log):
+                    break
+                epoch = self.step // self._batches.steps_per_epoch
+                if epoch == self._config.num_epochs or not self._train_epoch(epoch, stop):
+                    break
+            if (self.step, self._evaluated) != self._saved_as:
+                self._save()
+        finally:
+            self._metrics_log.close()
+
+    def close(self) -> None:
+        """Waits for what is being saved, and ends the background threads."""
+        self._checkpoints.close()
+
+    def _take_data(self, dataset: Dataset) -> None:
+        """Splits the images over training, validation and test; checks that they are the run's."""
+        config = self._config
+        digest = dataset.digest
+        dataset = dataset.first(config.train_images, config.test_images)
+        splits = {"test": (dataset.test_images, dataset.test_labels)}
+        if config.validation_split:
+            dataset, images, labels = dataset.split_validation(config.validation_split, config.seed)
+            splits["val"] = images, labels
+        self._batches = TrainBatches(
+            dataset.train_images,
+            dataset.train_labels,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            crop_padding=config.crop_padding,
+            flip=config.flip,
+            drop_last=config.drop_last,
+        )
+        if not self._batches.steps_per_epoch:
+            raise UserError(
+                f"config.drop_last leaves no step: batch_size is {config.batch_size}, and there "
+                f"are {len(dataset.train_labels)} training images"
+            )
+        eval_step = self._parallel.compile(
+            build_eval_step(config, dataset.num_classes), donate_state=False
+        )
+        self._evaluators = {
+            name: Evaluator(eval_step, self._parallel, images, labels, config.eval_batch_size)
+            for name, (images, labels) in splits.items()
+        }
+        self._data = DataInfo(
+            class_names=dataset.class_names,
+            image_shape=dataset.image_shape,
+            train_images=len(dataset.train_labels),
+            test_images=len(dataset.test_labels),
+            val_images=config.validation_split,
+            digest=digest,
+            source=dataset.source,
+        )
+        self._run.claim_data(self._data)
+
+    def _describe(self, dataset: Dataset, log: Log) -> None:
+        config, data = self._config, self._data
+        model = build_model(config, dataset.num_classes)
+        summary = summarize(model, dataset.image_shape)
+        text = format_summary(summary, config.model)
+        write_atomically(self._run.summary_file, text + "\n")
+        if len(text.splitlines()) <= LONGEST_PRINTED_SUMMARY:
+            log(text)
+        validation = f" / {data.val_images:,} validation" if data.val_images else ""
+        devices = self._parallel.devices
+        log(
+            f"{config.model}, {summary.params:,} parameters, on {data.source}: "
+            f"{data.train_images:,} training{validation} / {data.test_images:,} test images of "
+            f"{len(data.class_names)} classes"
+        )
+        log(
+            f"{len(devices)} x {devices[0].device_kind}, {config.dtype}, {config.parallel}; "
+            f"{config.num_epochs} epochs of {self._batches.steps_per_epoch} steps; "
+            f"files in {self._run.path}"
+        )
+        if config.batch_size % len(devices):
+            log(
+                f"note: batch_size {config.batch_size} does not divide over {len(devices)} "
+                "devices, so each computes the whole batch; take a multiple to share it"
+            )
+
+    def _restore_or_init(self, dataset: Dataset, log: Log) -> None:
+        config, steps = self._config, self._batches.steps_per_epoch
+        if self._checkpoints.latest_step is not None:
+            abstract = abstract_checkpoint(config, dataset.num_classes, dataset.image_shape)
+            saved = self._checkpoints.restore(
+                Saved(*abstract, seconds=0.0, evaluated=True), self._parallel.replicated
+            )
+            self._state, self._sums = saved.state, saved.sums
+            self._seconds, self._evaluated = saved.seconds, saved.evaluated
+            self._saved_as = (self.step, self._evaluated)
+            epoch, step = divmod(self.step, steps)
+            log(f"resuming from step {self.step} (epoch {epoch + 1}, {step} of {steps} steps done)")
+            return
+        state = init_state(
+            build_model(config, dataset.num_classes),
+            build_optimizer(config, steps),
+            dataset.image_shape,
+            config.seed,
+        )
+        if config.init_from is not None:
+            trained = load_trained(config.init_from)
+            state = start_from(state, dataset.class_names, trained)
+            kept = (
+                "all weights"
+                if trained.data.class_names == dataset.class_names
+                else ("all weights but the head's")
+            )
+            log(f"starting from {config.init_from}, step {trained.step}: {kept}")
+        self._state = self._parallel.replicate(state)
+        self._reset_sums()
+
+    def _reset_sums(self) -> None:
+        self._sums = self._parallel.replicate(MetricSums.zeros())
+        self._seconds = 0.0
+
+    def _compile(self, log: Log) -> None:
+        """Compiles before the clock starts, for the full and for the short batch."""
+        start = time.monotonic()
+        plan = self._batches.plan(0)
+        last = self._batches.steps_per_epoch - 1
+        for step in {0, last}:
+            batch = self._place(self._batches.batch(plan, step))
+            self._train_step.compile_for(self._state, self._sums, batch)
+        for evaluator in self._evaluators.values():
+            evaluator.compile(self._state.variables)
+        log(f"compiled in {time.monotonic() - start:.1f} s")
+
+    def _place(self, batch: Batch) -> PlacedBatch:
+        return self._parallel.place(batch.images, batch.labels)
+
+    def _train_epoch(self, epoch: int, stop: StopRequest) -> bool:
+        """Trains the rest of an epoch (from 0 on); False: stopped before its end."""
+        steps = self._batches.steps_per_epoch
+        first_step = self.step - epoch * steps
+        in_flight = InFlight(self._parallel)
+        progress = EpochProgress(
+            f"epoch {epoch + 1}/{self._config.num_epochs}",
+            total_steps=steps,
+            first_step=first_step,
+            first_images=self._batches.images_before(first_step),
+        )
+        batches = prefetch(lambda: map(self._place, self._batches.epoch(epoch, first_step)))
+        self._clock = time.monotonic()
+        for epoch_step, batch in enumerate(batches, first_step + 1):
+            if stop:
+                break
+            self._state, self._sums = self._train_step(self._state, self._sums, batch)
+            self.step += 1
+            self._evaluated = epoch_step < steps
+            in_flight.add(self._sums.loss)
+            progress.note(epoch_step, self._sums)
+            if epoch_step < steps and self._save_is_due():
+                self._stop_clock()
+                self._save()
+                self._clock = time.monotonic()
+        self._stop_clock()
+        batches.close()
+        progress.close()
+        return not self._evaluated
+
+    def _stop_clock(self) -> None:
+        """Adds the time since the clock started, the device's work included."""
+        jax.block_until_ready(self._sums)
+        self._seconds += time.monotonic() - self._clock
+
+    def _save_is_due(self) -> bool:
+        every = self._config.checkpoint_every_steps
+        by_steps = every is not None and self.step % every == 0
+        minutes = (time.monotonic() - self._last_save) / 60
+        return by_steps or minutes >= self._config.checkpoint_every_minutes
+
+    def _finish_epoch(self, stop: StopRequest, log: Log) -> bool:
+        """Evaluates, logs and saves a trained epoch; False: stopped before that."""
+        evaluations: dict[str, Evaluation] = {}
+        for name, evaluator in self._evaluators.items():
+            evaluation = evaluator(self._state.variables, lambda: bool(stop))
+            if evaluation is None:
+                return False
+            evaluations[name] = evaluation
+        row = self._row(evaluations)
+        # The line first: after a crash in between, resuming drops it and makes it again.
+        self._metrics_log.append(row)
+        log(describe_row(row, self._config.num_epochs))
+        self._evaluated = True
+        self._reset_sums()
+        self._save(row.get("val_accuracy"))
+        self._plot()
+        return True
+
+    def _row(self, evaluations: dict[str, Evaluation]) -> Row:
+        sums = jax.device_get(self._sums)
+        row = {
+            "epoch": self.step // self._batches.steps_per_epoch,
+            "step": self.step,
+            "train_loss": float(sums.loss) / int(sums.batches),
+            "train_accuracy": int(sums.correct) / int(sums.images),
+        }
+        for name, evaluation in evaluations.items():
+            row |= {f"{name}_loss": evaluation.loss, f"{name}_accuracy": evaluation.accuracy}
+        return row | {
+            "learning_rate": float(self._schedule(self.step - 1)),
+            "seconds": self._seconds,
+            "images_per_second": int(sums.images) / self._seconds,
+        }
+
+    def _save(self, val_accuracy: float | None = None) -> None:
+        saved = Saved(self._state, self._sums, self._seconds, self._evaluated)
+        self._checkpoints.save(saved, self.step, val_accuracy=val_accuracy)
+        self._saved_as = (self.step, self._evaluated)
+        self._last_save = time.monotonic()
+
+    def _plot(self) -> None:
+        # Imported here: matplotlib takes a second, and the first epoch need not wait for it.
+        from flax_resnet import plots
+
+        plots.draw_run(self._run, self._config.reference_log)
+
+
+def describe_row(row: Row, num_epochs: int | None = None) -> str:
+    """The figures of an epoch in one line."""
+
+    def figures(name: str) -> str:
+        loss, accuracy = row[f"{name}_loss"], row[f"{name}_accuracy"]
+        return f"{name} {'nan' if loss is None else f'{loss:.4f}'} {accuracy:.2%}"
+
+    total = f"/{num_epochs}" if num_epochs else ""
+    sets = "   ".join(figures(name) for name in ("train", "val", "test") if f"{name}_loss" in row)
+    return (
+        f"epoch {row['epoch']}{total}   {sets}   lr {row['learning_rate']:.3g}   "
+        f"{row['seconds']:.1f} s   {row['images_per_second']:,.0f} images/s"
+    )

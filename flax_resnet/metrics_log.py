@@ -1,0 +1,88 @@
+"""A line of figures an epoch, as JSON lines and as TensorBoard events without TensorFlow."""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from flax_resnet.errors import UserError
+from flax_resnet.runs import RunFolder, write_atomically
+
+Row = dict[str, Any]
+
+# Which TensorBoard chart a field belongs to: those of one prefix stand side by side.
+_TAGS = {
+    "train_loss": "loss/train",
+    "test_loss": "loss/test",
+    "val_loss": "loss/validation",
+    "train_accuracy": "accuracy/train",
+    "test_accuracy": "accuracy/test",
+    "val_accuracy": "accuracy/validation",
+    "learning_rate": "run/learning_rate",
+    "images_per_second": "run/images_per_second",
+}
+
+
+class MetricsLog:
+    """metrics.jsonl and tensorboard/ of a run that goes on after `step`."""
+
+    def __init__(self, run: RunFolder, step: int) -> None:
+        """Drops the lines after `step`: their steps are about to be trained again."""
+        # Imported here: protobuf is not needed to read metrics.jsonl.
+        from tensorboardX import SummaryWriter
+
+        self._path = run.metrics_file
+        if self._path.exists():
+            kept = [row for row in read_metrics(self._path) if row["step"] <= step]
+            write_atomically(self._path, "".join(_line(row) for row in kept))
+        self._writer = SummaryWriter(str(run.tensorboard), purge_step=step + 1, flush_secs=10)
+
+    def append(self, row: Row) -> None:
+        """Adds an epoch; it is on disk when this returns."""
+        try:
+            with open(self._path, "a") as file:
+                file.write(_line(row))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise UserError(f"{self._path} cannot be written: {error.strerror}") from error
+        for field, tag in _TAGS.items():
+            if row.get(field) is not None:
+                self._writer.add_scalar(tag, row[field], row["step"])
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Ends the TensorBoard writer."""
+        self._writer.close()
+
+
+def _line(row: Row) -> str:
+    return json.dumps({key: _finite(value) for key, value in row.items()}) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity: they become null."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_metrics(path: Path) -> list[Row]:
+    """The rows of a metrics.jsonl; a last line cut short by a crash is left out.
+
+    Raises:
+      UserError: the file is missing, or a line that is not the last is damaged.
+    """
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+            rows.append({"epoch": row["epoch"], "step": row["step"]} | row)
+        except (ValueError, TypeError, KeyError) as error:
+            if number == len(lines):
+                break
+            raise UserError(f"{path}, line {number}: not a line of figures") from error
+    return rows

@@ -1,0 +1,367 @@
+"""Curves of loss and accuracy, drawn from the files of runs alone."""
+
+import dataclasses
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.legend import Legend
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+from ml_collections import ConfigDict
+
+from flax_resnet.errors import UserError
+from flax_resnet.metrics_log import Row, read_metrics
+from flax_resnet.reference_log import Reference, read_reference
+from flax_resnet.runs import RunFolder
+
+FORMATS = (".png", ".svg", ".pdf")
+
+# Okabe and Ito, "Color Universal Design" (2008): apart for colour-blind eyes too. Their yellow is
+# left out: it is hard to see on white.
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")  # 8 over 7 colours: 56 runs, no pair twice
+_GREY = "#777777"
+_DASHES = {"train": (0, (4, 1.6)), "val": (0, (6, 1.6, 1.2, 1.6)), "test": "solid"}
+_MARKED_POINTS = 12  # a longer line carries about so many markers
+_DPI = 160
+_FONT = 12  # points; a README shows the pictures at about half their size
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """What an axis shows.
+
+    Attributes:
+      field: the end of its fields' names in a row: train_`field`, test_`field`.
+      axis: the axis label, with the unit.
+      scale: from the rows' unit to the axis'.
+      wording: format of one value on the axis.
+    """
+
+    field: str
+    axis: str
+    scale: float
+    wording: str
+
+    def in_words(self, value: float | None) -> str:
+        """A row's value as in a title; None: it was not finite."""
+        if value is None:
+            return "not finite"
+        scaled = value * self.scale
+        return self.wording.format(scaled) if scaled < 1e4 else f"{scaled:.3g}"
+
+
+LOSS = Measure("loss", "cross-entropy loss", 1.0, "{:.4f}")
+ACCURACY = Measure("accuracy", "accuracy (%)", 100.0, "{:.2f}%")
+
+
+def draw_run(run: RunFolder, reference_log: str | None) -> list[Path]:
+    """Writes loss.png and accuracy.png into the folder of a run.
+
+    Args:
+      run: with an epoch or more in its metrics file.
+      reference_log: a run drawn behind, as for read_reference; None: none.
+
+    Returns:
+      The two files.
+
+    Raises:
+      UserError: the folder is no run or has no epoch yet, the reference is broken, or a picture
+        cannot be written.
+    """
+    config, rows = run.config(), read_rows(run)
+    reference = None if reference_log is None else read_reference(reference_log)
+    paths = []
+    for measure in (LOSS, ACCURACY):
+        path = run.path / f"{measure.field}.png"
+        _save(run_figure(measure, rows, config, reference), path)
+        paths.append(path)
+    return paths
+
+
+def draw_comparison(runs: Sequence[RunFolder], output: Path) -> Path:
+    """Writes one figure of several runs: loss at the left, accuracy at the right.
+
+    Args:
+      runs: each with an epoch or more.
+      output: the picture, .png, .svg or .pdf.
+
+    Returns:
+      The file.
+
+    Raises:
+      UserError: a folder is no run, has no epoch yet or is given twice, or the picture's format is
+        unknown or it cannot be written.
+    """
+    check_format(output)
+    names = distinguishing_names([run.path for run in runs])
+    configs = [run.config() for run in runs]
+    rows = [read_rows(run) for run in runs]
+    _save(comparison_figure(dict(zip(names, rows, strict=True)), _common_title(configs)), output)
+    return output
+
+
+def check_format(output: Path) -> None:
+    """Checks that a picture's name ends in a known format.
+
+    Raises:
+      UserError: it does not.
+    """
+    if output.suffix.lower() not in FORMATS:
+        raise UserError(f"output {output}: its name must end in one of {', '.join(FORMATS)}")
+
+
+def read_rows(run: RunFolder) -> list[Row]:
+    """The epochs of a run, at least one.
+
+    Raises:
+      UserError: there is none yet, or the file is damaged.
+    """
+    rows = read_metrics(run.metrics_file) if run.metrics_file.exists() else []
+    if not rows:
+        raise UserError(f"{run.path} has no epoch yet: there is nothing to draw")
+    return rows
+
+
+def run_figure(
+    measure: Measure, rows: Sequence[Row], config: ConfigDict, reference: Reference | None
+) -> Figure:
+    """One measure of one run: training, test and, where there is one, validation set.
+
+    Args:
+      measure: LOSS or ACCURACY.
+      rows: the epochs of the run, at least one.
+      config: of the run.
+      reference: drawn behind, up to the last epoch that the run will have.
+    """
+    figure = Figure(figsize=(6.4, 4.3), dpi=_DPI)
+    FigureCanvasAgg(figure)
+    figure.subplots_adjust(left=0.12, right=0.975, bottom=0.135, top=0.87)
+    axes = figure.add_subplot()
+    last_epoch = rows[-1]["epoch"]
+    lines, labels = [], []
+    for name, label, color, marker in (
+        ("train", "train", _COLORS[0], "s"),
+        ("val", "validation", _COLORS[2], "^"),
+        ("test", "test", _COLORS[1], "o"),
+    ):
+        if any(f"{name}_{measure.field}" in row for row in rows):
+            lines.append(_add_line(axes, rows, name, measure, color, marker))
+            labels.append(label)
+    if reference is not None:
+        end = max(config.num_epochs, last_epoch)
+        ahead = [row for row in reference.rows if row["epoch"] <= end]
+        last_epoch = max([last_epoch, *(row["epoch"] for row in ahead)])
+        for name in ("train", "test"):
+            lines.append(_add_line(axes, ahead, name, measure, _GREY, ".", thin=True))
+            labels.append(f"{_shortened(reference.name)}, {name}")
+    _finish_axes(axes, measure, last_epoch)
+    legend = axes.legend(
+        lines,
+        [""] * len(lines),
+        loc=_legend_corner(axes, "upper right" if measure is LOSS else "lower right"),
+        fontsize=_FONT - 1,
+        framealpha=0.9,
+        handlelength=3,
+    )
+    _set_labels(legend, labels)
+    value = rows[-1].get(f"test_{measure.field}")
+    axes.set_title(
+        f"{_shortened(_model(config))} on {_shortened(_dataset(config))}\n"
+        f"test {measure.field} {measure.in_words(value)} after epoch {rows[-1]['epoch']}",
+        fontsize=_FONT,
+        loc="left",
+        parse_math=False,
+    )
+    return figure
+
+
+def comparison_figure(runs: Mapping[str, Sequence[Row]], title: str) -> Figure:
+    """Loss and accuracy of several runs side by side, a colour and a marker each.
+
+    Args:
+      runs: name for the legend -> epochs, at least one each.
+      title: of the whole figure.
+    """
+    labels = [*(_shortened(name, 60) for name in runs), "test", "train"]
+    columns = max(1, min(len(labels), 110 // (max(map(len, labels)) + 8)))
+    height = 4.4 + 0.25 * math.ceil(len(labels) / columns)
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08)
+    figure = Figure(figsize=(11, height), dpi=_DPI, layout=layout)
+    FigureCanvasAgg(figure)
+    for axes, measure in zip(figure.subplots(1, 2), (LOSS, ACCURACY), strict=True):
+        for i, rows in enumerate(runs.values()):
+            color, marker = _COLORS[i % len(_COLORS)], _MARKERS[i % len(_MARKERS)]
+            _add_line(axes, rows, "train", measure, color, marker, thin=True)
+            _add_line(axes, rows, "test", measure, color, marker)
+        _finish_axes(axes, measure, max(rows[-1]["epoch"] for rows in runs.values()))
+    lines = [
+        Line2D([], [], color=_COLORS[i % len(_COLORS)], marker=_MARKERS[i % len(_MARKERS)], lw=1.8)
+        for i in range(len(runs))
+    ]
+    lines.append(Line2D([], [], color=_GREY, lw=1.8))
+    lines.append(Line2D([], [], color=_GREY, lw=1.2, linestyle=_DASHES["train"]))
+    legend = figure.legend(
+        lines,
+        [""] * len(lines),
+        loc="outside lower center",
+        ncols=columns,
+        fontsize=_FONT - 1,
+        frameon=False,
+        handlelength=3,
+    )
+    _set_labels(legend, labels)
+    figure.suptitle(title, fontsize=_FONT + 1, parse_math=False)
+    return figure
+
+
+def distinguishing_names(paths: Sequence[Path]) -> list[str]:
+    """The shortest ends of paths that differ: runs/a/seed0 and runs/b/seed0 -> a/seed0, b/seed0.
+
+    Raises:
+      UserError: two paths are the same.
+    """
+    parts = [Path(os.path.abspath(path)).parts for path in paths]
+    names = []
+    for i, own in enumerate(parts):
+        others = parts[:i] + parts[i + 1 :]
+        if own in others:
+            raise UserError(f"{paths[i]} is given twice")
+        length = 1
+        while any(own[-length:] == other[-length:] for other in others):
+            length += 1
+        names.append(str(Path(*own[-length:])))
+    return names
+
+
+def _add_line(
+    axes: Axes,
+    rows: Sequence[Row],
+    name: str,
+    measure: Measure,
+    color: str,
+    marker: str,
+    thin: bool = False,
+) -> Line2D:
+    """Draws a field of the rows; a value that was not finite leaves a gap."""
+    raw = [row.get(f"{name}_{measure.field}") for row in rows]
+    values = np.array([math.nan if v is None else v * measure.scale for v in raw])
+    # A point between two gaps has no line of its own: it always has its marker.
+    gap = np.isnan(np.concatenate([[math.nan], values, [math.nan]]))
+    marked = gap[:-2] & gap[2:]
+    if not thin:
+        marked[:: math.ceil(len(values) / _MARKED_POINTS)] = True
+        marked[-1] = True
+    (line,) = axes.plot(
+        [row["epoch"] for row in rows],
+        values,
+        color=color,
+        linestyle=_DASHES[name],
+        linewidth=1.2 if thin else 1.8,
+        marker=marker if marked.any() else "None",
+        markersize=3 if thin else 5.5,
+        markevery=np.flatnonzero(marked).tolist(),
+        zorder=2.5 if thin else 3,
+        label=f"{name}_{measure.field}",
+    )
+    return line
+
+
+def _finish_axes(axes: Axes, measure: Measure, last_epoch: int) -> None:
+    """Ranges, ticks, labels and grid; after the lines."""
+    if last_epoch == 1:
+        axes.set_xlim(0.5, 1.5)
+    else:
+        margin = 0.025 * (last_epoch - 1)
+        axes.set_xlim(0 if last_epoch > 10 else 1 - margin, last_epoch + margin)
+    axes.xaxis.set_major_locator(MaxNLocator(10, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
+    values = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.get_lines()])
+    values = values[np.isfinite(values)]
+    if measure is LOSS:
+        axes.set_ylim(0, _loss_top(values))
+    else:
+        bottom, top = _accuracy_range(values)
+        axes.set_ylim(bottom, top + 0.015 * (top - bottom))  # a line at 100% in full
+    axes.set_xlabel("epoch", fontsize=_FONT)
+    axes.set_ylabel(measure.axis, fontsize=_FONT)
+    axes.tick_params(labelsize=_FONT - 1, color="#BBBBBB")
+    axes.grid(color="#E4E4E4", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#BBBBBB")
+
+
+def _loss_top(values: np.ndarray) -> float:
+    """Just above the highest loss; a few spikes far above all others leave the picture."""
+    usual = values[values <= 5 * np.percentile(values, 90)] if values.size else values
+    return 1.06 * float(usual.max(initial=0)) or 1.0
+
+
+def _accuracy_range(values: np.ndarray) -> tuple[float, float]:
+    """Tens around the accuracies in percent; up to 100 where that is not mostly empty."""
+    if not values.size:
+        return 0.0, 100.0
+    bottom = max(0.0, 10.0 * math.floor((values.min() - 1) / 10))
+    top = min(100.0, 10.0 * math.ceil((values.max() + 1) / 10))
+    return bottom, 100.0 if top > 70 else top
+
+
+_Corner = Literal["upper right", "lower right", "best"]
+
+
+def _legend_corner(axes: Axes, corner: _Corner) -> _Corner:
+    """The corner where curves leave room as a rule, so that the legend stays; or the best place."""
+    points = np.concatenate([line.get_xydata() for line in axes.get_lines()])
+    x, y = axes.transLimits.transform(points).T  # 0-1 over the axes; a gap compares as False
+    near = y > 0.58 if corner.startswith("upper") else y < 0.42
+    return "best" if np.any((x > 0.6) & near) else corner
+
+
+def _set_labels(legend: Legend, labels: Sequence[str]) -> None:
+    """Names as they are: matplotlib would drop one that starts with _ and typeset $...$."""
+    for text, label in zip(legend.get_texts(), labels, strict=True):
+        text.set_parse_math(False)
+        text.set_text(label)
+
+
+def _model(config: ConfigDict) -> str:
+    values = config.to_dict()
+    changed = any(value is not None for value in values["design"].values())
+    return f"{values['model']} (changed)" if changed else values["model"]
+
+
+def _dataset(config: ConfigDict) -> str:
+    dataset: str = config.to_dict()["dataset"]
+    return Path(dataset).name or dataset
+
+
+def _common_title(configs: Sequence[ConfigDict]) -> str:
+    models, datasets = {_model(c) for c in configs}, {_dataset(c) for c in configs}
+    words = [_shortened(models.pop())] if len(models) == 1 else [f"{len(configs)} runs"]
+    return " on ".join(words + ([_shortened(datasets.pop())] if len(datasets) == 1 else []))
+
+
+def _shortened(name: str, length: int = 26) -> str:
+    """A name without its middle where it would fill the picture."""
+    half = length // 2 - 1
+    return name if len(name) <= length else f"{name[:half]}...{name[-half:]}"
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """Writes a picture so that it is never seen half-written."""
+    # The process's number: a run may be redrawn by a command while it trains.
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        figure.savefig(part, format=path.suffix[1:].lower())
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise UserError(f"{path} cannot be written: {error.strerror or error}") from error

@@ -1,0 +1,159 @@
+"""The folder of a run: where its files are, who writes to it, whether it may go on."""
+
+import dataclasses
+import fcntl
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from flax_resnet import config as configs
+from flax_resnet.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class DataInfo:
+    """What a run must remember of its data.
+
+    Attributes:
+      class_names: names of the labels, in their order.
+      image_shape: (height, width, channels).
+      train_images, test_images, val_images: numbers of images.
+      digest: of the content of the whole data set.
+      source: where it came from, for people.
+    """
+
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    train_images: int
+    test_images: int
+    val_images: int
+    digest: str
+    source: str
+
+
+class RunFolder:
+    """Paths of a run, and its config and data information on disk."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config_file = self.path / "config.json"
+        self.data_file = self.path / "dataset.json"
+        self.metrics_file = self.path / "metrics.jsonl"
+        self.summary_file = self.path / "summary.txt"
+        self.checkpoints = self.path / "checkpoints"
+        self.tensorboard = self.path / "tensorboard"
+
+    def lock(self) -> None:
+        """Makes the folder and takes it for this process, until it ends.
+
+        Raises:
+          UserError: another process trains there, or the folder cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            # Never closed: the system drops the lock when the process dies, however it dies.
+            self._lock_file = open(self.path / ".lock", "w")
+        except OSError as error:
+            raise UserError(f"workdir {self.path} cannot be written: {error.strerror}") from error
+        try:
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(
+                f"another process is training in {self.path}: wait for it, stop it, "
+                "or give another --workdir"
+            ) from error
+
+    def unlock(self) -> None:
+        """Gives the folder back."""
+        self._lock_file.close()
+
+    def claim(self, config: ConfigDict) -> None:
+        """Writes the config, or checks that the one there allows to go on.
+
+        Raises:
+          UserError: naming the field that differs, its old and new value.
+        """
+        if self.config_file.exists():
+            changed = configs.changed_field(self.config(), config)
+            if changed:
+                field, old, new = changed
+                raise UserError(
+                    f"{self.path} was made with config.{field}={old!r}, and now it is {new!r}: "
+                    "give the old value, or another --workdir"
+                )
+        elif self.checkpoints.exists():
+            raise UserError(
+                f"{self.path} has checkpoints but no config.json: give another --workdir"
+            )
+        write_atomically(self.config_file, configs.to_json(config))
+
+    def claim_data(self, info: DataInfo) -> None:
+        """Writes what the run remembers of its data, or checks that the data are the same.
+
+        Raises:
+          UserError: the data changed since the run began.
+        """
+        if self.data_file.exists() and self.data_info().digest != info.digest:
+            raise UserError(
+                f"the images of {info.source} are not those that {self.path} was begun with: "
+                "bring them back, or give another --workdir"
+            )
+        write_atomically(self.data_file, json.dumps(dataclasses.asdict(info), indent=2) + "\n")
+
+    def config(self) -> ConfigDict:
+        """The resolved config of the run.
+
+        Raises:
+          UserError: there is none, or it is damaged.
+        """
+        try:
+            return configs.from_json(self._read(self.config_file))
+        except UserError as error:
+            if self.config_file.exists():
+                raise UserError(f"{self.config_file}: {error}") from error
+            raise
+
+    def data_info(self) -> DataInfo:
+        """What the run remembers of its data.
+
+        Raises:
+          UserError: there is none, or it is damaged.
+        """
+        text = self._read(self.data_file)
+        try:
+            values: dict[str, Any] = json.loads(text)
+            values["class_names"] = tuple(values["class_names"])
+            values["image_shape"] = tuple(values["image_shape"])
+            return DataInfo(**values)
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(f"{self.data_file} is damaged: {error}") from error
+
+    def _read(self, path: Path) -> str:
+        try:
+            return path.read_text()
+        except FileNotFoundError as error:
+            raise UserError(
+                f"{self.path} is not the folder of a run: it has no {path.name}"
+            ) from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{path} cannot be read: {error}") from error
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a small file so that it is never seen half-written.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        with open(part, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from error

@@ -1,0 +1,55 @@
+"""Learning-rate schedules by name: functions of the global step."""
+
+from collections.abc import Sequence
+
+import optax
+
+SCHEDULES = ("constant", "step", "cosine", "one_cycle")
+
+
+def make_schedule(
+    name: str,
+    *,
+    learning_rate: float,
+    total_steps: int,
+    warmup_steps: int = 0,
+    step_boundaries: Sequence[float] = (0.5, 0.75),
+    step_factor: float = 0.1,
+) -> optax.Schedule:
+    """The learning rate at each global step.
+
+    A warm-up climbs linearly from 0 and reaches the schedule at step `warmup_steps`.
+
+    Args:
+      name: one of SCHEDULES. 'constant'; 'step': times `step_factor` at each boundary (He et al.
+        2016, section 4.2); 'cosine': to 0 at the end (Loshchilov and Hutter 2017, without
+        restarts); 'one_cycle': up from 1/25 and down to 1/250,000 of the highest, both as cosines
+        (Smith and Topin 2019, with the numbers of PyTorch's OneCycleLR).
+      learning_rate: the highest value.
+      total_steps: steps of the whole run.
+      warmup_steps: steps of the climb; of 'one_cycle' 0 means 30% of the run.
+      step_boundaries: of 'step': fractions of the run, warm-up included.
+      step_factor: of 'step'.
+
+    Raises:
+      ValueError: unknown name.
+    """
+    if name == "one_cycle":
+        return optax.cosine_onecycle_schedule(
+            total_steps,
+            learning_rate,
+            pct_start=warmup_steps / total_steps if warmup_steps else 0.3,
+        )
+    if name == "constant":
+        schedule = optax.constant_schedule(learning_rate)
+    elif name == "step":
+        drops = {round(b * total_steps) - warmup_steps: step_factor for b in step_boundaries}
+        schedule = optax.piecewise_constant_schedule(learning_rate, drops)
+    elif name == "cosine":
+        schedule = optax.cosine_decay_schedule(learning_rate, max(total_steps - warmup_steps, 1))
+    else:
+        raise ValueError(f"unknown schedule {name!r}: one of {', '.join(SCHEDULES)}")
+    if not warmup_steps:
+        return schedule
+    climb = optax.linear_schedule(0.0, learning_rate, warmup_steps)
+    return optax.join_schedules([climb, schedule], [warmup_steps])

@@ -1,0 +1,49 @@
+"""Trains a network: python train.py --config configs/revised.py [--config.FIELD=VALUE ...].
+
+Run again, the same command goes on where it stopped. Exit codes: 0 finished, 2 bad config or
+input, 130 and 143 saved after Ctrl-C and SIGTERM.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from flax_resnet.errors import UserError
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--config",
+        default="configs/quickstart.py",
+        metavar="FILE",
+        help="a config file (default: %(default)s); every field is in configs/base.py",
+    )
+    parser.add_argument("--workdir", metavar="DIR", help="default: runs/<config name>")
+    args, overrides = parser.parse_known_args(argv)
+    try:
+        # Imported here: --help and a misspelt flag need no JAX.
+        from flax_resnet.config import load_config
+
+        config = load_config(args.config, overrides)
+
+        from flax_resnet.loop import train_and_evaluate
+
+        workdir = args.workdir or Path("runs") / Path(args.config).stem
+        outcome = train_and_evaluate(config, workdir)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; what was saved before stays", file=sys.stderr)
+        return 130
+    return 0 if outcome.signum is None else 128 + outcome.signum
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
