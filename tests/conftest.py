@@ -1,0 +1,62 @@
+"""Eight virtual devices on the CPU, checked shapes, a cache of the tests' own."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+).strip()
+_cache = tempfile.TemporaryDirectory(prefix="flax_resnet-tests-")
+os.environ["FLAX_RESNET_CACHE"] = _cache.name
+# The tests' trainings share their compiled programs, those in processes of their own too.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(_cache.name, "compiled")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+
+from jaxtyping import install_import_hook  # noqa: E402
+
+# Shapes and dtypes in annotations are checked here, at no cost to users.
+install_import_hook("flax_resnet", "beartype.beartype")
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+from ml_collections import ConfigDict  # noqa: E402
+
+from flax_resnet.config import load_config  # noqa: E402
+from flax_resnet.loop import train_and_evaluate  # noqa: E402
+
+ROOT = Path(__file__).parent.parent
+
+
+def tiny_config(**changes: object) -> ConfigDict:
+    """A network of two narrow layers on 200 digits: 7 steps of 32 an epoch, the last of 8."""
+    overrides = {
+        "design.stage_sizes": (1, 1),
+        "design.stage_channels": (4, 8),
+        "design.kernel_sizes": (3, 3),
+        "design.shortcut_kernels": (1, 1),
+        "train_images": 200,
+        "test_images": 90,
+        "batch_size": 32,
+        "eval_batch_size": 40,
+        "num_epochs": 2,
+    } | changes
+    arguments = [f"--config.{field}={value}" for field, value in overrides.items()]
+    return load_config(ROOT / "configs/quickstart.py", arguments)
+
+
+@pytest.fixture(scope="session")
+def one_device() -> list[Any]:
+    """One of the virtual devices: a run on it has no collectives."""
+    return jax.devices()[:1]
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory, one_device: list[Any]) -> Path:
+    """The workdir of a finished tiny run; not to be changed."""
+    workdir = tmp_path_factory.mktemp("runs") / "tiny"
+    outcome = train_and_evaluate(tiny_config(), workdir, devices=one_device)
+    assert outcome.signum is None
+    return workdir

@@ -1,0 +1,43 @@
+"""Small datasets of the tests' own, and the two ways a load can end."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flax_resnet.datasets import Dataset, load_dataset
+from flax_resnet.errors import UserError
+
+
+def write_npz(path, **changes):
+    """A small .npz dataset of 10 + 4 images; a change of None leaves the field out."""
+    random = np.random.RandomState(0)
+    fields = {
+        "x_train": random.randint(0, 256, (10, 4, 4, 3)).astype(np.uint8),
+        "y_train": np.arange(10) % 3,
+        "x_test": random.randint(0, 256, (4, 4, 4, 3)).astype(np.uint8),
+        "y_test": np.array([0, 1, 2, 0]),
+        **changes,
+    }
+    np.savez(path, **{name: array for name, array in fields.items() if array is not None})
+    return fields
+
+
+def write_folder(base: Path, colors=("red", "blue"), size=(4, 4), per_class=3) -> Path:
+    for split in ("train", "test"):
+        for color in colors:
+            (base / split / color).mkdir(parents=True)
+            for index in range(per_class):
+                Image.new("RGB", size, color).save(base / split / color / f"{index}.png")
+    return base
+
+
+def load(name, tmp_path, **kwargs) -> Dataset:
+    return load_dataset(str(name), cache_dir=tmp_path / "cache", **kwargs)
+
+
+def refused(name, tmp_path, **kwargs) -> str:
+    with pytest.raises(UserError) as caught:
+        load(name, tmp_path, **kwargs)
+    return str(caught.value)

@@ -1,0 +1,95 @@
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flax_resnet.checkpoints import Checkpoints, Saved
+from flax_resnet.errors import UserError
+from flax_resnet.train_state import MetricSums, TrainState
+
+
+def make_saved(step: int, evaluated: bool = True) -> Saved:
+    """A state whose every number is the step."""
+    params = {"kernel": jnp.full((300, 7), float(step))}
+    state = TrainState(jnp.asarray(step), params, {"mean": jnp.full(3, float(step))}, params)
+    return Saved(state, MetricSums.zeros(), seconds=0.5 * step, evaluated=evaluated)
+
+
+def save_all(folder: Path, accuracies: list[float], keep_best: bool = True) -> None:
+    checkpoints = Checkpoints(folder, keep_best=keep_best)
+    for step, accuracy in enumerate(accuracies, start=1):
+        checkpoints.save(make_saved(step), step, val_accuracy=accuracy)
+    checkpoints.close()
+
+
+def restore(folder: Path, which: Any = "last") -> Saved:
+    checkpoints = Checkpoints(folder, keep_best=True, read_only=True)
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    saved = checkpoints.restore(make_saved(0), sharding, which)
+    checkpoints.close()
+    return saved
+
+
+def steps(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_the_last_two_are_kept(tmp_path):
+    save_all(tmp_path, [0.1, 0.2, 0.3, 0.4], keep_best=False)
+    assert steps(tmp_path) == {"3", "4"}
+
+
+def test_the_best_and_the_last_two_are_kept_whatever_is_nan(tmp_path):
+    save_all(tmp_path, [0.5, 0.9, 0.8, 0.1, math.nan, 0.2, 0.3])
+    assert steps(tmp_path) == {"2", "6", "7"}
+    assert int(restore(tmp_path, "best").state.step) == 2
+    assert int(restore(tmp_path).state.step) == 7
+
+
+def test_what_is_saved_comes_back(tmp_path):
+    save_all(tmp_path, [0.5, 0.6])
+    saved = restore(tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, saved.state, make_saved(2).state)
+    assert (saved.seconds, saved.evaluated) == (1.0, True)
+
+
+def test_a_step_can_be_saved_again(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep_best=True)
+    checkpoints.save(make_saved(1, evaluated=False), 1)
+    checkpoints.save(make_saved(1), 1, val_accuracy=0.7)
+    checkpoints.close()
+    assert restore(tmp_path, "best").evaluated
+
+
+def test_arrays_may_be_overwritten_while_they_are_being_written(tmp_path):
+    overwrite = jax.jit(lambda s: jax.tree.map(lambda x: x * 0 - 1, s), donate_argnums=0)
+    checkpoints = Checkpoints(tmp_path, keep_best=False)
+    for step in range(1, 6):
+        saved = make_saved(step)
+        expected = jax.tree.map(np.array, saved.state)
+        checkpoints.save(saved, step)
+        state = saved.state
+        for _ in range(5):
+            state = overwrite(state)
+        jax.block_until_ready(state)
+        checkpoints.wait()
+        jax.tree.map(np.testing.assert_array_equal, restore(tmp_path).state, expected)
+    checkpoints.close()
+
+
+def test_an_empty_folder_holds_no_checkpoint(tmp_path):
+    with pytest.raises(UserError, match="holds no last checkpoint"):
+        restore(tmp_path)
+
+
+def test_what_a_killed_process_left_half_written_goes(tmp_path):
+    save_all(tmp_path, [0.5])
+    (tmp_path / "2.orbax-checkpoint-tmp").mkdir()
+    assert int(restore(tmp_path).state.step) == 1  # reading leaves the folder as it is
+    assert steps(tmp_path) == {"1", "2.orbax-checkpoint-tmp"}
+    Checkpoints(tmp_path, keep_best=True).close()
+    assert steps(tmp_path) == {"1"}

@@ -1,0 +1,55 @@
+"""On the real images, prepared by tfds (see README); skipped where there are none."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flax_resnet.batches import TrainBatches
+from flax_resnet.config import load_config
+from flax_resnet.datasets import load_dataset
+from flax_resnet.loop import train_and_evaluate
+from flax_resnet.metrics_log import read_metrics
+from tests.conftest import ROOT
+
+prepared = any(Path(os.environ.get("TFDS_DATA_DIR", "nowhere")).glob("cifar10/*/dataset_info.json"))
+pytestmark = [
+    pytest.mark.cifar10,
+    pytest.mark.skipif(not prepared, reason="TFDS_DATA_DIR holds no prepared cifar10"),
+]
+CLASSES = "airplane automobile bird cat deer dog frog horse ship truck".split()
+
+
+def test_the_set_is_whole_and_an_epoch_is_the_papers_391_steps():
+    data = load_dataset("cifar10")
+    assert data.train_images.shape == (50_000, 32, 32, 3)
+    assert data.test_images.shape == (10_000, 32, 32, 3)
+    assert list(data.class_names) == CLASSES
+    for labels, each in ((data.train_labels, 5_000), (data.test_labels, 1_000)):
+        np.testing.assert_array_equal(np.bincount(labels), np.full(10, each))
+    batches = TrainBatches(
+        data.train_images, data.train_labels, batch_size=128, seed=0, crop_padding=4, flip=True,
+        drop_last=False,
+    )  # fmt: skip
+    assert batches.steps_per_epoch == 391 and batches.sizes == [128, 80]
+
+
+def test_the_papers_mean_is_that_of_the_images():
+    config = load_config(ROOT / "configs/revised.py")
+    mean = load_dataset("cifar10").train_images.mean((0, 1, 2)) / 255
+    np.testing.assert_allclose(mean, config.mean, atol=0.002)
+
+
+def test_a_small_network_learns_in_an_epoch(tmp_path, one_device):
+    config = load_config(
+        ROOT / "configs/resnet20.py",
+        ["--config.train_images=4000", "--config.test_images=1000", "--config.num_epochs=2",
+         "--config.optimizer=adam", "--config.weight_decay=0", "--config.learning_rate=0.003",
+         "--config.design.stage_sizes=(1,1,1)", "--config.schedule=constant"],
+    )  # fmt: skip
+    train_and_evaluate(config, tmp_path, devices=one_device)
+    rows = read_metrics(tmp_path / "metrics.jsonl")
+    assert rows[-1]["step"] == 64
+    assert rows[-1]["train_accuracy"] > 0.3, rows  # chance is 0.1
+    assert rows[-1]["train_loss"] < rows[0]["train_loss"]

@@ -1,0 +1,20 @@
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def lines(name: str) -> list[str]:
+    text = (ROOT / name).read_text()
+    return [line.strip() for line in text.splitlines() if line and not line.startswith("#")]
+
+
+def test_cpu_and_gpu_requirements_differ_in_the_build_of_jax_alone():
+    gpu = lines("requirements.txt")
+    assert gpu[0].startswith("jax[cuda12]")
+    assert [line.replace("jax[cuda12]", "jax") for line in gpu] == lines("requirements-cpu.txt")
+
+
+def test_every_requirement_is_bounded_on_both_sides():
+    for name in ("requirements.txt", "requirements-dev.txt"):
+        for line in lines(name):
+            assert line.startswith("-r ") or (">=" in line and "<" in line), line
