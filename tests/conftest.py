@@ -42,6 +42,7 @@ def tiny_config(**changes: object) -> ConfigDict:
         "batch_size": 32,
         "eval_batch_size": 40,
         "num_epochs": 2,
+        "schedule": "constant",
     } | changes
     arguments = [f"--config.{field}={value}" for field, value in overrides.items()]
     return load_config(ROOT / "configs/quickstart.py", arguments)

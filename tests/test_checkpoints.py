@@ -14,8 +14,13 @@ from flax_resnet.train_state import MetricSums, TrainState
 
 def make_saved(step: int, evaluated: bool = True) -> Saved:
     """A state whose every number is the step."""
-    params = {"kernel": jnp.full((300, 7), float(step))}
-    state = TrainState(jnp.asarray(step), params, {"mean": jnp.full(3, float(step))}, params)
+
+    def full(*shape: int) -> jax.Array:
+        return jnp.full(shape, float(step))
+
+    state = TrainState(
+        jnp.asarray(step), {"kernel": full(300, 7)}, {"mean": full(3)}, {"mu": full(300, 7)}
+    )
     return Saved(state, MetricSums.zeros(), seconds=0.5 * step, evaluated=evaluated)
 
 
