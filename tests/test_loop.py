@@ -314,7 +314,6 @@ def test_train_py_saves_on_a_signal_and_goes_on(signum, code, tmp_path):
 
 def test_an_error_once_the_workdir_is_open_is_one_line(tmp_path):
     """Nothing of orbax's background work shows when the program ends at once."""
-    (tmp_path / "run/checkpoints/3.orbax-checkpoint-tmp").mkdir(parents=True)
     command = [
         sys.executable, "train.py", "--config", "configs/quickstart.py",
         "--config.dataset=missing.npz", "--workdir", str(tmp_path / "run"),
