@@ -1,5 +1,6 @@
 """Convolution, BatchNorm, linear layer and initial weights, as the paper's PyTorch has them."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -11,6 +12,8 @@ from jaxtyping import Array, Float
 
 Dtype = Any
 InitName = Literal["pytorch", "he_normal"]
+# Takes the arguments of jax.lax.conv_general_dilated, by position; None: that function itself.
+Convolve = Callable[..., jax.Array] | None
 
 # Uniform in +-1/sqrt(fan_in): what kaiming_uniform(a=sqrt(5)), PyTorch's default, comes to.
 _uniform_fan_in = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -28,6 +31,7 @@ def conv(
     weight_init: InitName = "pytorch",
     dtype: Dtype = jnp.float32,
     param_dtype: Dtype = jnp.float32,
+    convolve: Convolve = None,
     name: str | None = None,
 ) -> nn.Conv:
     """A square convolution without bias, padded by kernel_size // 2 on every side.
@@ -42,6 +46,7 @@ def conv(
       weight_init: initial weights, a key of KERNEL_INITS.
       dtype: dtype of the computation.
       param_dtype: dtype of the kernel.
+      convolve: what computes it.
       name: the submodule's name.
     """
     padding = kernel_size // 2
@@ -54,6 +59,7 @@ def conv(
         kernel_init=KERNEL_INITS[weight_init],
         dtype=dtype,
         param_dtype=param_dtype,
+        conv_general_dilated=convolve,
         name=name,
     )
 
@@ -121,27 +127,80 @@ class BatchNorm(nn.Module):
         scale = self.param("scale", nn.initializers.ones, (features,), self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros, (features,), self.param_dtype)
 
-        if train:
-            mean, var, count = self._batch_statistics(inputs)
-            if not self.is_initializing():
-                unbiased = var * (count / max(count - 1, 1))
-                keep, take = self.momentum, 1 - self.momentum
-                running_mean.value = keep * running_mean.value + take * mean
-                running_var.value = keep * running_var.value + take * unbiased
-        else:
-            mean, var = running_mean.value, running_var.value
-
-        normalised = (inputs.astype(self.param_dtype) - mean) * lax.rsqrt(var + self.epsilon)
-        return (normalised * scale + bias).astype(self.dtype)
-
-    def _batch_statistics(self, inputs: jax.Array) -> tuple[jax.Array, jax.Array, int]:
-        """Mean and biased variance [channels], and the number of values behind each."""
         x = inputs.astype(self.param_dtype)
-        mean = x.mean((0, 1, 2))
-        mean_of_squares = jnp.square(x).mean((0, 1, 2))
-        count = inputs.size // inputs.shape[-1]
-        if self.axis_name is not None:
-            mean, mean_of_squares = lax.pmean((mean, mean_of_squares), self.axis_name)
-            count *= lax.axis_size(self.axis_name)
-        var = jnp.maximum(mean_of_squares - jnp.square(mean), 0)
-        return mean, var, count
+        if not train:
+            factor = scale * lax.rsqrt(running_var.value + self.epsilon)
+            return ((x - running_mean.value) * factor + bias).astype(self.dtype)
+        normalized: Any = normalize_batch(x, scale, bias, self.epsilon, self.axis_name)
+        y, mean, var = normalized
+        if not self.is_initializing():
+            count = inputs.size // features
+            if self.axis_name is not None:
+                count *= lax.axis_size(self.axis_name)
+            unbiased = var * (count / max(count - 1, 1))
+            keep, take = self.momentum, 1 - self.momentum
+            running_mean.value = keep * running_mean.value + take * mean
+            running_var.value = keep * running_var.value + take * unbiased
+        return y.astype(self.dtype)
+
+
+Normalized = tuple[jax.Array, jax.Array, jax.Array]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def normalize_batch(
+    x: Float[Array, "batch height width channels"],
+    scale: Float[Array, " channels"],
+    bias: Float[Array, " channels"],
+    epsilon: float,
+    axis_name: str | None,
+) -> Normalized:
+    """Normalises by the batch's own statistics (Ioffe and Szegedy 2015, algorithm 1).
+
+    Its gradient is written out, as in section 3 of that paper: derived by JAX from the forward
+    pass, it reads the images a few times more. No gradient goes through the statistics returned.
+
+    Args:
+      x: images.
+      scale: gamma.
+      bias: beta.
+      epsilon: added to the variance.
+      axis_name: mapped axis over which the statistics are shared; None: those of the local batch.
+
+    Returns:
+      The normalised images, the mean and the biased variance.
+    """
+    return _normalize_forward(x, scale, bias, epsilon, axis_name)[0]
+
+
+def _normalize_forward(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, axis_name: str | None
+) -> tuple[Normalized, Any]:
+    mean, mean_of_squares = _mean_over_devices(
+        (x.mean((0, 1, 2)), jnp.square(x).mean((0, 1, 2))), axis_name
+    )
+    var = jnp.maximum(mean_of_squares - jnp.square(mean), 0)
+    inverse_std = lax.rsqrt(var + epsilon)
+    y = (x - mean) * (scale * inverse_std) + bias
+    return (y, mean, var), (x, mean, inverse_std, scale)
+
+
+def _normalize_backward(
+    epsilon: float, axis_name: str | None, residuals: Any, cotangents: Normalized
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    x, mean, inverse_std, scale = residuals
+    dy = cotangents[0]
+    dbias = dy.sum((0, 1, 2))
+    dscale = inverse_std * (dy * (x - mean)).sum((0, 1, 2))
+    count = x.size // x.shape[-1]
+    # The statistics' own gradients, from all the images that they were taken over.
+    mean_dy, mean_dy_x = _mean_over_devices((dbias / count, dscale / count), axis_name)
+    dx = (dy - mean_dy - (x - mean) * (inverse_std * mean_dy_x)) * (scale * inverse_std)
+    return dx, dscale, dbias
+
+
+normalize_batch.defvjp(_normalize_forward, _normalize_backward)
+
+
+def _mean_over_devices(values: Any, axis_name: str | None) -> Any:
+    return values if axis_name is None else lax.pmean(values, axis_name)
