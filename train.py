@@ -32,8 +32,11 @@ def main(argv: list[str]) -> int:
 
         config = load_config(args.config, overrides)
 
+        from flax_resnet.compile_cache import keep_compiled
+        from flax_resnet.dataset_cache import default_cache_dir
         from flax_resnet.loop import train_and_evaluate
 
+        keep_compiled(default_cache_dir())
         workdir = args.workdir or Path("runs") / Path(args.config).stem
         outcome = train_and_evaluate(config, workdir)
     except UserError as error:

@@ -1,0 +1,29 @@
+"""Compiled programs kept on disk, so that a second start compiles nothing."""
+
+import os
+from pathlib import Path
+
+import jax
+
+
+def keep_compiled(cache_dir: Path) -> None:
+    """Has JAX keep what it compiles in `cache_dir`/compiled, a folder for this user alone.
+
+    What is loaded from there is run, so a folder that others may write to is not used. A folder
+    that the user gives to JAX (JAX_COMPILATION_CACHE_DIR) is left as it is; where none can be made,
+    programs are compiled at each start.
+    """
+    if jax.config.values["jax_compilation_cache_dir"] is not None:
+        return
+    folder = cache_dir.absolute() / "compiled"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)
+        if hasattr(os, "getuid") and folder.stat().st_uid != os.getuid():
+            return
+        usable = os.access(folder, os.W_OK)
+    except OSError:
+        return
+    if usable:
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
