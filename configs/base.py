@@ -62,6 +62,7 @@ def get_config() -> ConfigDict:
     config.decay = "all"  # what weight_decay acts on: all parameters, or kernels alone
 
     # The machine.
+    config.conv = "auto"  # convolutions: native (XLA's), winograd (fast on a CPU, slow to compile)
     config.parallel = "jit"  # how the step is compiled for all local devices: jit, pmap
     config.checkpoint_every_minutes = 10.0  # besides every epoch
     config.checkpoint_every_steps = placeholder(int)  # besides; None: not by steps

@@ -9,6 +9,7 @@ import optax
 from ml_collections import ConfigDict
 
 from flax_resnet.config import design_of
+from flax_resnet.layers import Convolve
 from flax_resnet.optimizers import make_optimizer
 from flax_resnet.resnet import ResNet
 from flax_resnet.schedules import make_schedule
@@ -16,14 +17,27 @@ from flax_resnet.steps import EvalStep, TrainStep, make_eval_step, make_normaliz
 from flax_resnet.train_state import MetricSums, init_state
 
 
-def build_model(config: ConfigDict, num_classes: int, axis_name: str | None = None) -> ResNet:
-    """The network; `axis_name`: the mapped axis over which BatchNorm shares its statistics."""
+def build_model(
+    config: ConfigDict,
+    num_classes: int,
+    axis_name: str | None = None,
+    convolve: Convolve = None,
+) -> ResNet:
+    """The network.
+
+    Args:
+      config: model, design, weight_init and dtype are used.
+      num_classes: number of logits.
+      axis_name: the mapped axis over which BatchNorm shares its statistics.
+      convolve: what computes convolutions; None: XLA.
+    """
     return ResNet(
         design_of(config),
         num_classes,
         weight_init=config.weight_init,
         dtype=jnp.dtype(config.dtype),
         axis_name=axis_name,
+        convolve=convolve,
     )
 
 
@@ -54,13 +68,13 @@ def build_optimizer(config: ConfigDict, steps_per_epoch: int) -> optax.GradientT
 
 
 def build_train_step(
-    config: ConfigDict, num_classes: int, steps_per_epoch: int
+    config: ConfigDict, num_classes: int, steps_per_epoch: int, convolve: Convolve = None
 ) -> Callable[[str | None, str | None], TrainStep]:
     """What DataParallel.compile takes: mapped axis, axis of BatchNorm -> training step."""
     optimizer = build_optimizer(config, steps_per_epoch)
     normalize = make_normalize(config.mean, config.std)
     return lambda axis_name, norm_axis_name: make_train_step(
-        build_model(config, num_classes, norm_axis_name), optimizer, normalize, axis_name
+        build_model(config, num_classes, norm_axis_name, convolve), optimizer, normalize, axis_name
     )
 
 

@@ -258,6 +258,7 @@ RULES: dict[str, Rule] = {
     "epsilon": _POSITIVE,
     "weight_decay": _number(lambda v: v >= 0, "a number from 0 on"),
     "decay": _choice("all", "kernels"),
+    "conv": _choice("auto", "native", "winograd"),
     "parallel": _choice("jit", "pmap"),
     "checkpoint_every_minutes": _POSITIVE,
     "checkpoint_every_steps": _optional(_whole(1)),

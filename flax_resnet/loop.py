@@ -21,12 +21,13 @@ from flax_resnet.build import (
 )
 from flax_resnet.checkpoints import Checkpoints, Saved
 from flax_resnet.config import check_image_size
+from flax_resnet.conv_choice import CONVOLVE, choose_conv
 from flax_resnet.dataset_type import Dataset
 from flax_resnet.datasets import load_dataset
 from flax_resnet.errors import UserError
 from flax_resnet.evaluation import Evaluation, Evaluator
 from flax_resnet.metrics_log import MetricsLog, Row, read_metrics
-from flax_resnet.parallel import DataParallel, InFlight, PlacedBatch
+from flax_resnet.parallel import DataParallel, InFlight, ParallelStep, PlacedBatch
 from flax_resnet.progress import EpochProgress
 from flax_resnet.reference_log import read_reference
 from flax_resnet.runs import DataInfo, RunFolder, write_atomically
@@ -137,12 +138,9 @@ class Trainer:
         )
         check_image_size(config, dataset.image_shape)
         self._take_data(dataset)
-        self._describe(dataset, log)
         self._schedule = build_schedule(config, self._batches.steps_per_epoch)
-        self._train_step = self._parallel.compile(
-            build_train_step(config, dataset.num_classes, self._batches.steps_per_epoch),
-            donate_state=True,
-        )
+        self._build_train_steps(dataset)
+        self._describe(dataset, log)
         self._restore_or_init(dataset, log)
         self._compile(log)
         self._metrics_log = MetricsLog(self._run, self.step)
@@ -206,6 +204,28 @@ class Trainer:
         )
         self._run.claim_data(self._data)
 
+    def _build_train_steps(self, dataset: Dataset) -> None:
+        """The training step for each batch size, not compiled yet."""
+        config, batches = self._config, self._batches
+        self._conv = choose_conv(
+            config,
+            dataset.image_shape,
+            config.num_epochs * batches.images_before(batches.steps_per_epoch),
+            self._parallel.devices,
+        )
+
+        def build(conv: str) -> ParallelStep:
+            step = build_train_step(
+                config, dataset.num_classes, batches.steps_per_epoch, CONVOLVE[conv]
+            )
+            return self._parallel.compile(step, donate_state=True)
+
+        # The short last batch takes the convolutions that compile fast: it is one step an epoch.
+        full, *short = batches.sizes
+        self._train_steps = {full: build(self._conv)}
+        for size in short:
+            self._train_steps[size] = build("native")
+
     def _describe(self, dataset: Dataset, log: Log) -> None:
         config, data = self._config, self._data
         model = build_model(config, dataset.num_classes)
@@ -222,7 +242,8 @@ class Trainer:
             f"{len(data.class_names)} classes"
         )
         log(
-            f"{len(devices)} x {devices[0].device_kind}, {config.dtype}, {config.parallel}; "
+            f"{len(devices)} x {devices[0].device_kind}, {config.dtype}, {config.parallel}, "
+            f"{self._conv} convolutions; "
             f"{config.num_epochs} epochs of {self._batches.steps_per_epoch} steps; "
             f"files in {self._run.path}"
         )
@@ -274,7 +295,7 @@ class Trainer:
         last = self._batches.steps_per_epoch - 1
         for step in {0, last}:
             batch = self._place(self._batches.batch(plan, step))
-            self._train_step.compile_for(self._state, self._sums, batch)
+            self._train_steps[batch.size].compile_for(self._state, self._sums, batch)
         for evaluator in self._evaluators.values():
             evaluator.compile(self._state.variables)
         log(f"compiled in {time.monotonic() - start:.1f} s")
@@ -298,7 +319,8 @@ class Trainer:
         for epoch_step, batch in enumerate(batches, first_step + 1):
             if stop:
                 break
-            self._state, self._sums = self._train_step(self._state, self._sums, batch)
+            step = self._train_steps[batch.size]
+            self._state, self._sums = step(self._state, self._sums, batch)
             self.step += 1
             self._evaluated = epoch_step < steps
             in_flight.add(self._sums.loss)

@@ -21,12 +21,17 @@ class PlacedBatch:
     """A batch on the devices.
 
     Attributes:
-      arrays: its arrays, in the order the step takes them.
+      arrays: images, labels and what else the step takes, in its order.
       split: whether each device holds a share (else each holds all).
     """
 
     arrays: tuple[jax.Array, ...]
     split: bool
+
+    @property
+    def size(self) -> int:
+        """Images in the batch, on all devices together."""
+        return self.arrays[1].size
 
     @property
     def key(self) -> tuple[bool, tuple[int, ...]]:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from flax_resnet.layers import BatchNorm, Dtype, InitName, conv, linear
+from flax_resnet.layers import BatchNorm, Convolve, Dtype, InitName, conv, linear
 
 # Output channels of a bottleneck block over its inner ones (He et al. 2016, table 1).
 EXPANSION = {"basic": 1, "bottleneck": 4}
@@ -64,6 +64,7 @@ class ResidualBlock(nn.Module):
       weight_init: initial weights.
       dtype, param_dtype: of computation and of parameters.
       axis_name: mapped axis over which BatchNorm shares its statistics.
+      convolve: what computes convolutions.
     """
 
     design: Design
@@ -75,6 +76,7 @@ class ResidualBlock(nn.Module):
     dtype: Dtype = jnp.float32
     param_dtype: Dtype = jnp.float32
     axis_name: str | None = None
+    convolve: Convolve = None
 
     @nn.compact
     def __call__(
@@ -123,6 +125,7 @@ class ResidualBlock(nn.Module):
             weight_init=self.weight_init,
             dtype=self.dtype,
             param_dtype=self.param_dtype,
+            convolve=self.convolve,
             name=name,
         )
 
@@ -142,6 +145,7 @@ class ResNet(nn.Module):
       dtype: dtype of the computation; logits are returned in `param_dtype`.
       param_dtype: dtype of parameters and BatchNorm statistics.
       axis_name: mapped axis over which BatchNorm shares its statistics; None: the local batch.
+      convolve: what computes convolutions, in place of jax.lax.conv_general_dilated.
     """
 
     design: Design
@@ -150,6 +154,7 @@ class ResNet(nn.Module):
     dtype: Dtype = jnp.float32
     param_dtype: Dtype = jnp.float32
     axis_name: str | None = None
+    convolve: Convolve = None
 
     @nn.compact
     def __call__(
@@ -170,6 +175,7 @@ class ResNet(nn.Module):
                     dtype=self.dtype,
                     param_dtype=self.param_dtype,
                     axis_name=self.axis_name,
+                    convolve=self.convolve,
                     name=f"stage{stage + 1}_block{block + 1}",
                 )(x, train)
         pool = (design.pool_size,) * 2 if design.pool_size else x.shape[1:3]
@@ -194,6 +200,7 @@ class ResNet(nn.Module):
             weight_init=self.weight_init,
             dtype=self.dtype,
             param_dtype=self.param_dtype,
+            convolve=self.convolve,
             name="stem_conv",
         )(images)
         x = BatchNorm(

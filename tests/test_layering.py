@@ -7,9 +7,10 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "flax_resnet"
 
 LAYERS = [
-    ["errors"],
+    ["errors", "compile_cache"],
     # Network.
-    ["layers"],
+    ["layers", "winograd"],
+    ["cpu_conv"],
     ["resnet"],
     ["models"],
     ["schedules", "optimizers"],
@@ -30,7 +31,7 @@ LAYERS = [
     ["steps"],
     ["parallel"],
     ["build", "evaluation", "summary"],
-    ["runs"],
+    ["conv_choice", "runs"],
     ["metrics_log", "checkpoints"],
     ["trained", "reference_log", "progress", "signals"],
     ["plots"],

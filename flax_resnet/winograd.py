@@ -1,0 +1,224 @@
+"""3x3 convolution by minimal filtering, F(4x4, 3x3), written for XLA's CPU backend.
+
+Lavin and Gray 2016, "Fast Algorithms for Convolutional Neural Networks" (arXiv 1509.09308). The
+output is cut into tiles of 4x4 pixels; each depends on 6x6 pixels of the input. With the constant
+matrices B, G and A of section 4.3, a tile of the output is (equation 8)
+
+    Y = A^T [ (G g G^T) * (B^T d B) ] A
+
+where d is the 6x6 input tile, g the 3x3 kernel and * multiplies element by element: 36
+multiplications where the direct sum takes 144. Summed over input channels, the element (i, j) of
+all tiles together is one matrix product, M_ij = V_ij U_ij, of [tiles, channels] by [channels,
+features]; 36 such products are what a CPU does best.
+
+Every step is linear, so the gradients are the same steps transposed; `*_adjoint` is the transpose
+of the function before it. The transforms are sums of slices with the matrices' constants: as
+matrix products they would cost as much as the convolution itself.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float
+
+TILE = 4  # pixels of output in a tile's row
+WINDOW = 6  # pixels of input that they depend on
+
+# Section 4.3; the transposes are what the products above use.
+B_T = np.array(
+    [
+        [4, 0, -5, 0, 1, 0],
+        [0, -4, -4, 1, 1, 0],
+        [0, 4, -4, -1, 1, 0],
+        [0, -2, -1, 2, 1, 0],
+        [0, 2, -1, -2, 1, 0],
+        [0, 4, 0, -5, 0, 1],
+    ]
+)
+G = np.array(
+    [
+        [1 / 4, 0, 0],
+        [-1 / 6, -1 / 6, -1 / 6],
+        [-1 / 6, 1 / 6, -1 / 6],
+        [1 / 24, 1 / 12, 1 / 6],
+        [1 / 24, -1 / 12, 1 / 6],
+        [0, 0, 1],
+    ]
+)
+A_T = np.array(
+    [
+        [1, 1, 1, 1, 1, 0],
+        [0, 1, -1, 2, -2, 0],
+        [0, 1, 1, 4, 4, 0],
+        [0, 1, -1, 8, -8, 1],
+    ]
+)
+
+# Element (i, j) of every tile, as one array: grid[i][j].
+Grid = list[list[jax.Array]]
+
+
+@jax.custom_vjp
+def conv3x3(
+    x: Float[Array, "batch height width channels"], kernel: Float[Array, "3 3 channels features"]
+) -> Float[Array, "batch height width features"]:
+    """Convolution with stride 1 and padding 1; height and width are multiples of 4."""
+    return _forward(x, kernel)[0]
+
+
+def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[Grid, jax.Array]]:
+    v = transform_input(x)
+    m = _products(v, transform_kernel(kernel))
+    return transform_output(m, x.shape[:3]), (v, kernel)
+
+
+def _backward(residuals: tuple[Grid, jax.Array], dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+    v, kernel = residuals
+    dm = transform_output_adjoint(dy)
+    # (dM^T V)^T, not V^T dM: XLA transposes the smaller operand.
+    du = [[(m.T @ v).T for m, v in zip(*rows, strict=True)] for rows in zip(dm, v, strict=True)]
+    u = transform_kernel(kernel)
+    dv = _products(dm, [[element.T for element in row] for row in u])
+    return transform_input_adjoint(dv, dy.shape[:3]), transform_kernel_adjoint(du)
+
+
+conv3x3.defvjp(_forward, _backward)
+
+
+def _products(left: Grid, right: Grid) -> Grid:
+    return [[a @ b for a, b in zip(*rows, strict=True)] for rows in zip(left, right, strict=True)]
+
+
+def transform_input(x: Float[Array, "batch height width channels"]) -> Grid:
+    """B^T d B of every tile: 6 x 6 arrays [tiles, channels]."""
+    rows = _materialise(lambda x: [_combine(c, _windows(x, axis=1)) for c in B_T], x)
+    channels = x.shape[-1]
+    return [[_combine(c, _windows(row, axis=2)).reshape(-1, channels) for c in B_T] for row in rows]
+
+
+def transform_input_adjoint(v: Grid, shape: tuple[int, ...]) -> jax.Array:
+    """Transpose of transform_input: tiles to images of `shape` (batch, height, width)."""
+    batch, height, width = shape
+    channels = v[0][0].shape[-1]
+    tiles = (batch, height // TILE, width // TILE, channels)
+    v = [[element.reshape(tiles) for element in row] for row in v]
+
+    def add_rows(v: Grid) -> Grid:
+        """For each column of the tiles, the 4 pixel rows."""
+        return [
+            _add_windows([_combine(c, [row[j] for row in v]) for c in B_T.T], axis=1)
+            for j in range(WINDOW)
+        ]
+
+    def add_all(v: Grid) -> jax.Array:
+        columns = _materialise(add_rows, v)
+        pixels = [
+            _add_windows([_combine(c, [column[a] for column in columns]) for c in B_T.T], axis=2)
+            for a in range(TILE)
+        ]
+        return _interleave(pixels)
+
+    return _materialise(add_all, v)
+
+
+def transform_kernel(kernel: Float[Array, "3 3 channels features"]) -> Grid:
+    """G g G^T: 6 x 6 arrays [channels, features]."""
+    rows = [[_combine(c, [kernel[a, b] for a in range(3)]) for b in range(3)] for c in G]
+    return [[_combine(c, row) for c in G] for row in rows]
+
+
+def transform_kernel_adjoint(u: Grid) -> Float[Array, "3 3 channels features"]:
+    """Transpose of transform_kernel."""
+    rows = [[_combine(c, [row[j] for row in u]) for j in range(WINDOW)] for c in G.T]
+    return jnp.stack([jnp.stack([_combine(c, row) for c in G.T]) for row in rows])
+
+
+def transform_output(m: Grid, shape: tuple[int, ...]) -> jax.Array:
+    """A^T M A of every tile, put together to images of `shape` (batch, height, width)."""
+    batch, height, width = shape
+    features = m[0][0].shape[-1]
+    tiles = (batch, height // TILE, width // TILE, features)
+    rows = [[_combine(c, [row[j] for row in m]) for j in range(WINDOW)] for c in A_T]
+    return _interleave([[_combine(c, row).reshape(tiles) for c in A_T] for row in rows])
+
+
+def transform_output_adjoint(dy: Float[Array, "batch height width features"]) -> Grid:
+    """Transpose of transform_output: 6 x 6 arrays [tiles, features]."""
+
+    def rows_of(dy: jax.Array) -> list[jax.Array]:
+        phases = [dy[:, a::TILE] for a in range(TILE)]
+        return [_combine(c, phases) for c in A_T.T]
+
+    features = dy.shape[-1]
+    rows = _materialise(rows_of, dy)
+    return [
+        [
+            _combine(c, [row[:, :, b::TILE] for b in range(TILE)]).reshape(-1, features)
+            for c in A_T.T
+        ]
+        for row in rows
+    ]
+
+
+def _combine(coefficients: np.ndarray, arrays: Sequence[jax.Array]) -> jax.Array:
+    """sum_k coefficients[k] * arrays[k], without the zeros."""
+    terms = [
+        array if c == 1 else -array if c == -1 else array * c.astype(array.dtype)
+        for c, array in zip(coefficients, arrays, strict=True)
+        if c != 0
+    ]
+    return sum(terms[1:], start=terms[0])
+
+
+def _windows(x: jax.Array, axis: int) -> list[jax.Array]:
+    """The 6 rows (axis 1) or columns (axis 2) that each tile depends on; zeros outside."""
+    shape = x.shape
+    split = x.reshape(*shape[:axis], shape[axis] // TILE, TILE, *shape[axis + 1 :])
+    inner = [lax.index_in_dim(split, a, axis + 1, keepdims=False) for a in range(TILE)]
+    return [_shift(inner[-1], 1, axis), *inner, _shift(inner[0], -1, axis)]
+
+
+def _add_windows(windows: list[jax.Array], axis: int) -> list[jax.Array]:
+    """Transpose of _windows: pixels shared by neighbouring tiles are summed."""
+    before, first, *middle, last, after = windows
+    return [first + _shift(after, 1, axis), *middle, last + _shift(before, -1, axis)]
+
+
+def _shift(x: jax.Array, by: int, axis: int) -> jax.Array:
+    """Moves by one tile along `axis`; zeros come in."""
+    size = x.shape[axis]
+    kept = lax.slice_in_dim(x, max(-by, 0), size - max(by, 0), axis=axis)
+    padding = [(0, 0)] * x.ndim
+    padding[axis] = (max(by, 0), max(-by, 0))
+    return jnp.pad(kept, padding)
+
+
+def _interleave(pixels: Grid) -> jax.Array:
+    """4 x 4 arrays [batch, tile rows, tile columns, features] to [batch, height, width, features].
+
+    Stacked next to the tiles' own axes: joined at the last axis it takes four times as long.
+    """
+    batch, rows, columns, features = pixels[0][0].shape
+    stacked = jnp.stack([jnp.stack(row, axis=3) for row in pixels], axis=2)
+    return stacked.reshape(batch, rows * TILE, columns * TILE, features)
+
+
+def _materialise(function: Callable[[Any], Any], argument: Any) -> Any:
+    """function(argument), computed once and kept in memory.
+
+    XLA's CPU backend would fuse the stage into each of its readers and compute it many times over,
+    and it drops lax.optimization_barrier before it fuses. It does not fuse across a conditional, so
+    the stage stands in one whose condition is true; of a NaN it is false, and a NaN comes out.
+    """
+    shapes = jax.eval_shape(function, argument)
+    sample = jax.tree.leaves(argument)[0]
+    sample = sample[(0,) * sample.ndim]
+
+    def nan(_: Any) -> Any:
+        return jax.tree.map(lambda s: jnp.full(s.shape, jnp.nan, s.dtype), shapes)
+
+    return lax.cond(sample == sample, function, nan, argument)
