@@ -1,5 +1,6 @@
 """Convolution, BatchNorm, linear layer and initial weights, as the paper's PyTorch has them."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -204,3 +205,51 @@ normalize_batch.defvjp(_normalize_forward, _normalize_backward)
 
 def _mean_over_devices(values: Any, axis_name: str | None) -> Any:
     return values if axis_name is None else lax.pmean(values, axis_name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Layers:
+    """How all layers of a network are made.
+
+    Attributes:
+      weight_init: initial weights, a key of KERNEL_INITS.
+      dtype, param_dtype: of computation; of parameters and BatchNorm statistics.
+      axis_name: mapped axis over which BatchNorm shares its statistics; None: the local batch.
+      convolve: what computes convolutions.
+    """
+
+    weight_init: InitName = "pytorch"
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+    axis_name: str | None = None
+    convolve: Convolve = None
+
+    def conv(self, features: int, kernel_size: int, strides: int, name: str) -> nn.Conv:
+        """See `conv`."""
+        return conv(
+            features,
+            kernel_size,
+            strides,
+            weight_init=self.weight_init,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            convolve=self.convolve,
+            name=name,
+        )
+
+    def norm(self, name: str) -> BatchNorm:
+        """See `BatchNorm`."""
+        return BatchNorm(
+            axis_name=self.axis_name, dtype=self.dtype, param_dtype=self.param_dtype, name=name
+        )
+
+    def linear(self, features: int, fan_in: int, name: str) -> nn.Dense:
+        """See `linear`."""
+        return linear(
+            features,
+            fan_in,
+            weight_init=self.weight_init,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            name=name,
+        )

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from flax_resnet.layers import BatchNorm, Convolve, Dtype, InitName, conv, linear
+from flax_resnet.layers import Convolve, Dtype, InitName, Layers
 
 # Output channels of a bottleneck block over its inner ones (He et al. 2016, table 1).
 EXPANSION = {"basic": 1, "bottleneck": 4}
@@ -61,10 +61,7 @@ class ResidualBlock(nn.Module):
       kernel_size: F_i.
       shortcut_kernel: K_i.
       strides: 2 halves the image, 1 keeps it.
-      weight_init: initial weights.
-      dtype, param_dtype: of computation and of parameters.
-      axis_name: mapped axis over which BatchNorm shares its statistics.
-      convolve: what computes convolutions.
+      layers: how its layers are made.
     """
 
     design: Design
@@ -72,29 +69,25 @@ class ResidualBlock(nn.Module):
     kernel_size: int
     shortcut_kernel: int
     strides: int
-    weight_init: InitName = "pytorch"
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
-    axis_name: str | None = None
-    convolve: Convolve = None
+    layers: Layers = Layers()
 
     @nn.compact
     def __call__(
         self, inputs: Float[Array, "batch height width channels"], train: bool
     ) -> Float[Array, "batch new_height new_width new_channels"]:
         """Images through the branch, the shortcut and the addition."""
-        layers = self._branch_layers()
+        branch = self._branch()
         x = inputs
-        for index, (features, kernel_size, strides) in enumerate(layers, start=1):
-            x = self._conv(features, kernel_size, strides, f"conv{index}")(x)
-            x = self._norm(f"norm{index}")(x, train)
-            if index < len(layers):
+        for index, (features, kernel_size, strides) in enumerate(branch, start=1):
+            x = self.layers.conv(features, kernel_size, strides, f"conv{index}")(x)
+            x = self.layers.norm(f"norm{index}")(x, train)
+            if index < len(branch):
                 x = nn.relu(x)
         if self.design.shortcut != "none":
             x = x + self._shortcut(inputs, x.shape[-1], train)
         return nn.relu(x)
 
-    def _branch_layers(self) -> list[tuple[int, int, int]]:
+    def _branch(self) -> list[tuple[int, int, int]]:
         """(features, kernel size, strides) of each convolution."""
         if self.design.block == "basic":
             return [
@@ -114,25 +107,8 @@ class ResidualBlock(nn.Module):
         if self.design.shortcut == "pad":
             x = inputs[:, :: self.strides, :: self.strides]
             return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, features - x.shape[-1])))
-        x = self._conv(features, self.shortcut_kernel, self.strides, "shortcut_conv")(inputs)
-        return self._norm("shortcut_norm")(x, train)
-
-    def _conv(self, features: int, kernel_size: int, strides: int, name: str) -> nn.Conv:
-        return conv(
-            features,
-            kernel_size,
-            strides,
-            weight_init=self.weight_init,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
-            convolve=self.convolve,
-            name=name,
-        )
-
-    def _norm(self, name: str) -> BatchNorm:
-        return BatchNorm(
-            axis_name=self.axis_name, dtype=self.dtype, param_dtype=self.param_dtype, name=name
-        )
+        conv = self.layers.conv(features, self.shortcut_kernel, self.strides, "shortcut_conv")
+        return self.layers.norm("shortcut_norm")(conv(inputs), train)
 
 
 class ResNet(nn.Module):
@@ -162,7 +138,10 @@ class ResNet(nn.Module):
     ) -> Float[Array, "batch classes"]:
         """Normalised images to logits; with `train`, `batch_stats` must be mutable."""
         design = self.design
-        x = self._stem(images.astype(self.dtype), train)
+        layers = Layers(
+            self.weight_init, self.dtype, self.param_dtype, self.axis_name, self.convolve
+        )
+        x = self._stem(layers, images.astype(self.dtype), train)
         for stage, num_blocks in enumerate(design.stage_sizes):
             for block in range(num_blocks):
                 x = ResidualBlock(
@@ -171,45 +150,20 @@ class ResNet(nn.Module):
                     kernel_size=design.kernel_sizes[stage],
                     shortcut_kernel=design.shortcut_kernels[stage],
                     strides=2 if stage > 0 and block == 0 else 1,
-                    weight_init=self.weight_init,
-                    dtype=self.dtype,
-                    param_dtype=self.param_dtype,
-                    axis_name=self.axis_name,
-                    convolve=self.convolve,
+                    layers=layers,
                     name=f"stage{stage + 1}_block{block + 1}",
                 )(x, train)
         pool = (design.pool_size,) * 2 if design.pool_size else x.shape[1:3]
         x = nn.avg_pool(x, window_shape=pool, strides=pool)
         x = x.reshape(x.shape[0], -1)
-        logits = linear(
-            self.num_classes,
-            fan_in=x.shape[-1],
-            weight_init=self.weight_init,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
-            name="head",
-        )(x)
+        logits = layers.linear(self.num_classes, fan_in=x.shape[-1], name="head")(x)
         return logits.astype(self.param_dtype)
 
-    def _stem(self, images: Array, train: bool) -> Array:
+    def _stem(self, layers: Layers, images: Array, train: bool) -> Array:
         imagenet = self.design.stem == "imagenet"
-        x = conv(
-            self.design.stem_channels,
-            kernel_size=7 if imagenet else 3,
-            strides=2 if imagenet else 1,
-            weight_init=self.weight_init,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
-            convolve=self.convolve,
-            name="stem_conv",
-        )(images)
-        x = BatchNorm(
-            axis_name=self.axis_name,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
-            name="stem_norm",
-        )(x, train)
-        x = nn.relu(x)
+        kernel_size, strides = (7, 2) if imagenet else (3, 1)
+        x = layers.conv(self.design.stem_channels, kernel_size, strides, "stem_conv")(images)
+        x = nn.relu(layers.norm("stem_norm")(x, train))
         if imagenet:
             padding: Any = ((1, 1), (1, 1))  # linen declares only its names for paddings
             x = nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding=padding)
