@@ -12,8 +12,8 @@ all tiles together is one matrix product, M_ij = V_ij U_ij, of [tiles, channels]
 features]; 36 such products are what a CPU does best.
 
 Every step is linear, so the gradients are the same steps transposed; `*_adjoint` is the transpose
-of the function before it. The transforms are sums of slices with the matrices' constants: as
-matrix products they would cost as much as the convolution itself.
+of the function before it. The transforms are written as sums of slices with the matrices'
+constants, most of which are 0, 1 or -1, not as products with 6x6 matrices.
 """
 
 from collections.abc import Callable, Sequence
@@ -200,7 +200,7 @@ def _shift(x: jax.Array, by: int, axis: int) -> jax.Array:
 def _interleave(pixels: Grid) -> jax.Array:
     """4 x 4 arrays [batch, tile rows, tile columns, features] to [batch, height, width, features].
 
-    Stacked next to the tiles' own axes: joined at the last axis it takes four times as long.
+    Stacked next to the tiles' own axes, so that whole rows of features are copied.
     """
     batch, rows, columns, features = pixels[0][0].shape
     stacked = jnp.stack([jnp.stack(row, axis=3) for row in pixels], axis=2)
