@@ -65,6 +65,14 @@ class Checkpoints:
         latest = self._checkpointer.latest
         return None if latest is None else latest.step
 
+    @property
+    def latest_is_evaluated(self) -> bool:
+        """Whether the newest checkpoint's `evaluated` is set; True where there is none."""
+        latest = self._checkpointer.latest
+        if latest is None:
+            return True
+        return self._checkpointer.metadata(latest).custom_metadata["evaluated"]
+
     def save(self, saved: Saved, step: int, *, val_accuracy: float | None = None) -> None:
         """Begins to write a checkpoint; the arrays may be overwritten once this returns.
 

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from flax_resnet.atomic_files import write_text
 from flax_resnet.batches import Batch, TrainBatches, prefetch
 from flax_resnet.build import (
     abstract_checkpoint,
@@ -30,7 +31,7 @@ from flax_resnet.metrics_log import MetricsLog, Row, read_metrics
 from flax_resnet.parallel import DataParallel, InFlight, ParallelStep, PlacedBatch
 from flax_resnet.progress import EpochProgress
 from flax_resnet.reference_log import read_reference
-from flax_resnet.runs import DataInfo, RunFolder, write_atomically
+from flax_resnet.runs import DataInfo, RunFolder
 from flax_resnet.signals import StopRequest
 from flax_resnet.summary import format_summary, summarize
 from flax_resnet.train_state import MetricSums, init_state
@@ -108,8 +109,8 @@ class Trainer:
         self._parallel = parallel
         self._checkpoints = Checkpoints(run.checkpoints, keep_best=config.validation_split > 0)
         self.step = self._checkpoints.latest_step or 0
-        self._saved_as = (self.step, True)  # (step, evaluated) of the newest checkpoint
-        self._evaluated = True  # the last whole epoch
+        self._evaluated = self._checkpoints.latest_is_evaluated  # the last whole epoch
+        self._saved_as = (self.step, self._evaluated)  # of the newest checkpoint
         self._seconds = 0.0  # training time of the running epoch
         self._last_save = time.monotonic()
 
@@ -143,7 +144,9 @@ class Trainer:
         self._describe(dataset, log)
         self._restore_or_init(dataset, log)
         self._compile(log)
-        self._metrics_log = MetricsLog(self._run, self.step)
+        # The line of an epoch that is about to be evaluated again is made again, too.
+        logged = self.step if self._evaluated else self.step - 1
+        self._metrics_log = MetricsLog(self._run, logged)
 
     def train(self, stop: StopRequest, log: Log) -> None:
         """Trains until the run is finished or `stop` is set; everything is saved on return."""
@@ -231,7 +234,7 @@ class Trainer:
         model = build_model(config, dataset.num_classes)
         summary = summarize(model, dataset.image_shape)
         text = format_summary(summary, config.model)
-        write_atomically(self._run.summary_file, text + "\n")
+        write_text(self._run.summary_file, text + "\n")
         if len(text.splitlines()) <= LONGEST_PRINTED_SUMMARY:
             log(text)
         validation = f" / {data.val_images:,} validation" if data.val_images else ""
@@ -260,9 +263,7 @@ class Trainer:
             saved = self._checkpoints.restore(
                 Saved(*abstract, seconds=0.0, evaluated=True), self._parallel.replicated
             )
-            self._state, self._sums = saved.state, saved.sums
-            self._seconds, self._evaluated = saved.seconds, saved.evaluated
-            self._saved_as = (self.step, self._evaluated)
+            self._state, self._sums, self._seconds = saved.state, saved.sums, saved.seconds
             epoch, step = divmod(self.step, steps)
             log(f"resuming from step {self.step} (epoch {epoch + 1}, {step} of {steps} steps done)")
             return
@@ -278,7 +279,7 @@ class Trainer:
             kept = (
                 "all weights"
                 if trained.data.class_names == dataset.class_names
-                else ("all weights but the head's")
+                else "all weights but the head's"
             )
             log(f"starting from {config.init_from}, step {trained.step}: {kept}")
         self._state = self._parallel.replicate(state)

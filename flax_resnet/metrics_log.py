@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+from flax_resnet.atomic_files import write_text
 from flax_resnet.errors import UserError
-from flax_resnet.runs import RunFolder, write_atomically
+from flax_resnet.runs import RunFolder
 
 Row = dict[str, Any]
 
@@ -35,7 +36,7 @@ class MetricsLog:
         self._path = run.metrics_file
         if self._path.exists():
             kept = [row for row in read_metrics(self._path) if row["step"] <= step]
-            write_atomically(self._path, "".join(_line(row) for row in kept))
+            write_text(self._path, "".join(_line(row) for row in kept))
         self._writer = SummaryWriter(str(run.tensorboard), purge_step=step + 1, flush_secs=10)
 
     def append(self, row: Row) -> None:

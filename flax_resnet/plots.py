@@ -17,6 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from ml_collections import ConfigDict
 
+from flax_resnet.atomic_files import replacing
 from flax_resnet.errors import UserError
 from flax_resnet.metrics_log import Row, read_metrics
 from flax_resnet.reference_log import Reference, read_reference
@@ -356,12 +357,5 @@ def _shortened(name: str, length: int = 26) -> str:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    """Writes a picture so that it is never seen half-written."""
-    # The process's number: a run may be redrawn by a command while it trains.
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with replacing(path) as part:
         figure.savefig(part, format=path.suffix[1:].lower())
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise UserError(f"{path} cannot be written: {error.strerror or error}") from error

@@ -3,13 +3,13 @@
 import dataclasses
 import fcntl
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from flax_resnet import config as configs
+from flax_resnet.atomic_files import write_text
 from flax_resnet.errors import UserError
 
 
@@ -88,7 +88,7 @@ class RunFolder:
             raise UserError(
                 f"{self.path} has checkpoints but no config.json: give another --workdir"
             )
-        write_atomically(self.config_file, configs.to_json(config))
+        write_text(self.config_file, configs.to_json(config))
 
     def claim_data(self, info: DataInfo) -> None:
         """Writes what the run remembers of its data, or checks that the data are the same.
@@ -101,7 +101,7 @@ class RunFolder:
                 f"the images of {info.source} are not those that {self.path} was begun with: "
                 "bring them back, or give another --workdir"
             )
-        write_atomically(self.data_file, json.dumps(dataclasses.asdict(info), indent=2) + "\n")
+        write_text(self.data_file, json.dumps(dataclasses.asdict(info), indent=2) + "\n")
 
     def config(self) -> ConfigDict:
         """The resolved config of the run.
@@ -140,20 +140,3 @@ class RunFolder:
             ) from error
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{path} cannot be read: {error}") from error
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a small file so that it is never seen half-written.
-
-    Raises:
-      UserError: it cannot be written.
-    """
-    part = path.with_name(path.name + ".part")
-    try:
-        with open(part, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}") from error

@@ -8,6 +8,7 @@ PACKAGE = ROOT / "flax_resnet"
 
 LAYERS = [
     ["errors", "compile_cache"],
+    ["atomic_files"],
     # Network.
     ["layers", "winograd"],
     ["cpu_conv"],

@@ -157,6 +157,32 @@ def test_a_line_logged_but_not_saved_is_made_again(tmp_path, tiny_run, one_devic
     assert_same_weights(workdir, tiny_run)
 
 
+def test_a_line_logged_for_a_checkpoint_that_lacks_it_comes_once(tmp_path, tiny_run, one_device):
+    """A stop within the evaluation, then a crash between the epoch's line and its checkpoint."""
+    workdir = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(8, patch)
+        train_and_evaluate(tiny_config(), workdir, devices=one_device)
+    first_line = (tiny_run / "metrics.jsonl").read_text().splitlines()[0]
+    (workdir / "metrics.jsonl").write_text(first_line + "\n")
+    train_and_evaluate(tiny_config(), workdir, devices=one_device)
+    assert rows_without_clock(workdir) == rows_without_clock(tiny_run)
+
+
+def test_winograd_stopped_and_resumed_equals_uninterrupted(tmp_path, one_device, monkeypatch):
+    changes = {"design.stage_channels": (16, 16), "conv": "winograd", "num_epochs": 1}
+    config = tiny_config(**changes)
+    lines: list[str] = []
+    train_and_evaluate(config, tmp_path / "whole", devices=one_device, log=lines.append)
+    assert any("winograd convolutions" in line for line in lines)
+    with monkeypatch.context() as patch:
+        stop_after(3, patch)
+        assert train_and_evaluate(config, tmp_path / "parts", devices=one_device).signum
+    train_and_evaluate(config, tmp_path / "parts", devices=one_device)
+    assert rows_without_clock(tmp_path / "parts") == rows_without_clock(tmp_path / "whole")
+    assert_same_weights(tmp_path / "parts", tmp_path / "whole")
+
+
 def test_more_epochs_go_on_from_a_finished_run(tmp_path, tiny_run, one_device):
     workdir = tmp_path / "run"
     shutil.copytree(tiny_run, workdir)

@@ -15,15 +15,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Writes params and batch_stats under flat names, with config and class names beside."""
     import json
-    import os
     from pathlib import Path
 
     import numpy as np
     from flax import traverse_util
     from safetensors.numpy import save
 
+    from flax_resnet.atomic_files import replacing
     from flax_resnet.config import to_json
-    from flax_resnet.errors import UserError
     from flax_resnet.trained import load_trained
 
     trained = load_trained(args.workdir, args.checkpoint)
@@ -36,12 +35,7 @@ def run(args: argparse.Namespace) -> int:
         "step": str(trained.step),
     }
     output = Path(args.output)
-    part = output.with_name(output.name + ".part")
-    try:
+    with replacing(output) as part:
         part.write_bytes(save(arrays, metadata))
-        os.replace(part, output)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise UserError(f"{output} cannot be written: {error.strerror}") from error
     print(f"{output}: {len(arrays)} arrays, {output.stat().st_size / 2**20:.2f} MiB")
     return 0
