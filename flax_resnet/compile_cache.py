@@ -18,9 +18,9 @@ def keep_compiled(cache_dir: Path) -> None:
     folder = cache_dir.absolute() / "compiled"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.chmod(0o700)
-        if hasattr(os, "getuid") and folder.stat().st_uid != os.getuid():
+        if folder.stat().st_uid != os.getuid():
             return
+        folder.chmod(0o700)
         usable = os.access(folder, os.W_OK)
     except OSError:
         return

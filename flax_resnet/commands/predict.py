@@ -23,6 +23,8 @@ def run(args: argparse.Namespace) -> int:
     import numpy as np
 
     from flax_resnet.build import build_model
+    from flax_resnet.compile_cache import keep_compiled
+    from flax_resnet.dataset_cache import default_cache_dir
     from flax_resnet.errors import UserError
     from flax_resnet.image_files import read_image, resize_and_crop
     from flax_resnet.steps import make_normalize
@@ -30,6 +32,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.top < 1:
         raise UserError(f"--top is {args.top}: it must be a whole number from 1 on")
+    keep_compiled(default_cache_dir())
     trained = load_trained(args.workdir, args.checkpoint)
     names = trained.data.class_names
     model = build_model(trained.config, len(names))
