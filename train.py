@@ -25,6 +25,7 @@ def main(argv: list[str]) -> int:
         help="a config file (default: %(default)s); every field is in configs/base.py",
     )
     parser.add_argument("--workdir", metavar="DIR", help="default: runs/<config name>")
+    parser.add_argument("--profile", metavar="DIR", help="write a trace of a few steps there")
     args, overrides = parser.parse_known_args(argv)
     try:
         # Imported here: --help and a misspelt flag need no JAX.
@@ -38,7 +39,8 @@ def main(argv: list[str]) -> int:
 
         keep_compiled(default_cache_dir())
         workdir = args.workdir or Path("runs") / Path(args.config).stem
-        outcome = train_and_evaluate(config, workdir)
+        profile_dir = Path(args.profile) if args.profile else None
+        outcome = train_and_evaluate(config, workdir, profile_dir=profile_dir)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -64,6 +64,7 @@ def get_config() -> ConfigDict:
     # The machine.
     config.conv = "auto"  # convolutions: native (XLA's), winograd (fast on a CPU, slow to compile)
     config.parallel = "jit"  # how the step is compiled for all local devices: jit, pmap
+    config.steps_per_dispatch = placeholder(int)  # compiled as one; None: 1 on a CPU, else many
     config.checkpoint_every_minutes = 10.0  # besides every epoch
     config.checkpoint_every_steps = placeholder(int)  # besides; None: not by steps
     config.reference_log = placeholder(str)  # a run drawn in the plots: 'paper', or a CSV like it

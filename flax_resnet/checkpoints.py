@@ -73,6 +73,17 @@ class Checkpoints:
             return True
         return self._checkpointer.metadata(latest).custom_metadata["evaluated"]
 
+    @property
+    def is_saving(self) -> bool:
+        """Whether a checkpoint is still being written."""
+        return self._checkpointer.is_saving_in_progress()
+
+    def would_be_best(self, val_accuracy: float | None) -> bool:
+        """Whether a checkpoint of this validation accuracy (None: not taken) would be the best."""
+        if val_accuracy is None or not math.isfinite(val_accuracy):
+            return False
+        return all(c.metrics["val_accuracy"] < val_accuracy for c in self._checkpointer.checkpoints)
+
     def save(self, saved: Saved, step: int, *, val_accuracy: float | None = None) -> None:
         """Begins to write a checkpoint; the arrays may be overwritten once this returns.
 

@@ -260,6 +260,7 @@ RULES: dict[str, Rule] = {
     "decay": _choice("all", "kernels"),
     "conv": _choice("auto", "native", "winograd"),
     "parallel": _choice("jit", "pmap"),
+    "steps_per_dispatch": _optional(_whole(1)),
     "checkpoint_every_minutes": _POSITIVE,
     "checkpoint_every_steps": _optional(_whole(1)),
     "reference_log": _optional(_text()),

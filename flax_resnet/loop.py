@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import jax
 from ml_collections import ConfigDict
 
 from flax_resnet.atomic_files import write_text
-from flax_resnet.batches import Batch, TrainBatches, prefetch
+from flax_resnet.batches import Chunk, TrainBatches, prefetch
 from flax_resnet.build import (
     abstract_checkpoint,
     build_eval_step,
@@ -28,7 +28,8 @@ from flax_resnet.datasets import load_dataset
 from flax_resnet.errors import UserError
 from flax_resnet.evaluation import Evaluation, Evaluator
 from flax_resnet.metrics_log import MetricsLog, Row, read_metrics
-from flax_resnet.parallel import DataParallel, InFlight, ParallelStep, PlacedBatch
+from flax_resnet.parallel import CompiledSteps, DataParallel, InFlight, PlacedChunk
+from flax_resnet.profile import Profile
 from flax_resnet.progress import EpochProgress
 from flax_resnet.reference_log import read_reference
 from flax_resnet.runs import DataInfo, RunFolder
@@ -40,6 +41,7 @@ from flax_resnet.trained import load_trained, start_from
 Log = Callable[[str], None]
 
 LONGEST_PRINTED_SUMMARY = 60  # lines; a deeper network is listed in summary.txt alone
+PLOT_SHARE = 0.05  # of the time at most, where epochs are short
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +63,7 @@ def train_and_evaluate(
     *,
     devices: Sequence[Any] | None = None,
     cache_dir: Path | None = None,
+    profile_dir: Path | None = None,
     log: Log = print,
 ) -> Outcome:
     """Trains, or goes on training, the run in `workdir` until it is finished or stopped.
@@ -70,6 +73,7 @@ def train_and_evaluate(
       workdir: folder of the run, made where it is missing.
       devices: jax.Devices to share each batch; None: all local ones.
       cache_dir: where decoded images are kept; None: the user's cache folder.
+      profile_dir: where to write a trace of a few steps; None: nowhere.
       log: takes the lines for people.
 
     Raises:
@@ -87,7 +91,7 @@ def train_and_evaluate(
                 log(f"{run.path} is finished: {describe_row(read_metrics(run.metrics_file)[-1])}")
                 return Outcome(None, trainer.step)
             trainer.load(cache_dir, log)
-            trainer.train(stop, log)
+            trainer.train(stop, Profile(profile_dir, log), log)
         if not stop or trainer.finished:
             return Outcome(None, trainer.step)
         log(f"saved at step {trainer.step} in {run.path}; run the same command again to go on")
@@ -113,6 +117,8 @@ class Trainer:
         self._saved_as = (self.step, self._evaluated)  # of the newest checkpoint
         self._seconds = 0.0  # training time of the running epoch
         self._last_save = time.monotonic()
+        self._next_plot = 0.0  # when drawing is due
+        self._plotted = True  # the plots show every line
 
     @property
     def finished(self) -> bool:
@@ -148,18 +154,25 @@ class Trainer:
         logged = self.step if self._evaluated else self.step - 1
         self._metrics_log = MetricsLog(self._run, logged)
 
-    def train(self, stop: StopRequest, log: Log) -> None:
+    def train(self, stop: StopRequest, profile: Profile, log: Log) -> None:
         """Trains until the run is finished or `stop` is set; everything is saved on return."""
+        self._profile = profile
+        # Over all epochs: while one is evaluated, the images of the next are made.
+        chunks = prefetch(self._chunks)
         try:
             while True:
                 if not self._evaluated and not self._finish_epoch(stop, log):
                     break
                 epoch = self.step // self._batches.steps_per_epoch
-                if epoch == self._config.num_epochs or not self._train_epoch(epoch, stop):
+                if epoch == self._config.num_epochs or not self._train_epoch(epoch, chunks, stop):
                     break
             if (self.step, self._evaluated) != self._saved_as:
                 self._save()
+            if not self._plotted:
+                self._plot()
         finally:
+            chunks.close()
+            profile.close()
             self._metrics_log.close()
 
     def close(self) -> None:
@@ -175,6 +188,10 @@ class Trainer:
         if config.validation_split:
             dataset, images, labels = dataset.split_validation(config.validation_split, config.seed)
             splits["val"] = images, labels
+        self._steps_per_dispatch = config.steps_per_dispatch or self._parallel.steps_per_dispatch(
+            len(dataset.train_labels) // config.batch_size,
+            config.batch_size * dataset.train_images[0].nbytes,
+        )
         self._batches = TrainBatches(
             dataset.train_images,
             dataset.train_labels,
@@ -183,17 +200,23 @@ class Trainer:
             crop_padding=config.crop_padding,
             flip=config.flip,
             drop_last=config.drop_last,
+            steps_per_chunk=self._steps_per_dispatch,
         )
         if not self._batches.steps_per_epoch:
             raise UserError(
                 f"config.drop_last leaves no step: batch_size is {config.batch_size}, and there "
                 f"are {len(dataset.train_labels)} training images"
             )
-        eval_step = self._parallel.compile(
-            build_eval_step(config, dataset.num_classes), donate_state=False
-        )
+        eval_steps = self._parallel.compile_eval(build_eval_step(config, dataset.num_classes))
         self._evaluators = {
-            name: Evaluator(eval_step, self._parallel, images, labels, config.eval_batch_size)
+            name: Evaluator(
+                eval_steps,
+                self._parallel,
+                images,
+                labels,
+                config.eval_batch_size,
+                config.steps_per_dispatch,
+            )
             for name, (images, labels) in splits.items()
         }
         self._data = DataInfo(
@@ -217,11 +240,12 @@ class Trainer:
             self._parallel.devices,
         )
 
-        def build(conv: str) -> ParallelStep:
-            step = build_train_step(
-                config, dataset.num_classes, batches.steps_per_epoch, CONVOLVE[conv]
+        def build(conv: str) -> CompiledSteps:
+            return self._parallel.compile_train(
+                build_train_step(
+                    config, dataset.num_classes, batches.steps_per_epoch, CONVOLVE[conv]
+                )
             )
-            return self._parallel.compile(step, donate_state=True)
 
         # The short last batch takes the convolutions that compile fast: it is one step an epoch.
         full, *short = batches.sizes
@@ -293,45 +317,50 @@ class Trainer:
         """Compiles before the clock starts, for the full and for the short batch."""
         start = time.monotonic()
         plan = self._batches.plan(0)
-        last = self._batches.steps_per_epoch - 1
-        for step in {0, last}:
-            batch = self._place(self._batches.batch(plan, step))
-            self._train_steps[batch.size].compile_for(self._state, self._sums, batch)
+        for bounds in self._batches.distinct_chunks():
+            chunk = self._place(self._batches.chunk(plan, *bounds))
+            self._train_steps[chunk.batch_size].compile_for(self._state, self._sums, chunk)
         for evaluator in self._evaluators.values():
             evaluator.compile(self._state.variables)
         log(f"compiled in {time.monotonic() - start:.1f} s")
 
-    def _place(self, batch: Batch) -> PlacedBatch:
-        return self._parallel.place(batch.images, batch.labels)
+    def _place(self, chunk: Chunk) -> PlacedChunk:
+        return self._parallel.place(chunk.images, chunk.labels)
 
-    def _train_epoch(self, epoch: int, stop: StopRequest) -> bool:
+    def _chunks(self) -> Iterator[PlacedChunk]:
+        """The chunks from here to the end of the run, on the devices."""
+        epoch, step = divmod(self.step, self._batches.steps_per_epoch)
+        while epoch < self._config.num_epochs:
+            yield from map(self._place, self._batches.epoch(epoch, step))
+            epoch, step = epoch + 1, 0
+
+    def _train_epoch(self, epoch: int, chunks: Iterator[PlacedChunk], stop: StopRequest) -> bool:
         """Trains the rest of an epoch (from 0 on); False: stopped before its end."""
         steps = self._batches.steps_per_epoch
-        first_step = self.step - epoch * steps
-        in_flight = InFlight(self._parallel)
+        epoch_step = first_step = self.step - epoch * steps
+        in_flight = InFlight(self._parallel, self._steps_per_dispatch)
         progress = EpochProgress(
             f"epoch {epoch + 1}/{self._config.num_epochs}",
             total_steps=steps,
             first_step=first_step,
             first_images=self._batches.images_before(first_step),
         )
-        batches = prefetch(lambda: map(self._place, self._batches.epoch(epoch, first_step)))
         self._clock = time.monotonic()
-        for epoch_step, batch in enumerate(batches, first_step + 1):
-            if stop:
-                break
-            step = self._train_steps[batch.size]
-            self._state, self._sums = step(self._state, self._sums, batch)
-            self.step += 1
+        while epoch_step < steps and not stop:
+            chunk = next(chunks)
+            self._profile.before_dispatch(self._sums)
+            train_steps = self._train_steps[chunk.batch_size]
+            self._state, self._sums = train_steps(self._state, self._sums, chunk)
+            self.step += chunk.steps
+            epoch_step += chunk.steps
             self._evaluated = epoch_step < steps
             in_flight.add(self._sums.loss)
             progress.note(epoch_step, self._sums)
-            if epoch_step < steps and self._save_is_due():
+            if epoch_step < steps and self._save_is_due(chunk.steps):
                 self._stop_clock()
                 self._save()
                 self._clock = time.monotonic()
         self._stop_clock()
-        batches.close()
         progress.close()
         return not self._evaluated
 
@@ -340,9 +369,10 @@ class Trainer:
         jax.block_until_ready(self._sums)
         self._seconds += time.monotonic() - self._clock
 
-    def _save_is_due(self) -> bool:
+    def _save_is_due(self, steps: int) -> bool:
+        """Whether the last `steps` steps passed a multiple of checkpoint_every_steps, or time."""
         every = self._config.checkpoint_every_steps
-        by_steps = every is not None and self.step % every == 0
+        by_steps = every is not None and self.step // every > (self.step - steps) // every
         minutes = (time.monotonic() - self._last_save) / 60
         return by_steps or minutes >= self._config.checkpoint_every_minutes
 
@@ -360,8 +390,13 @@ class Trainer:
         log(describe_row(row, self._config.num_epochs))
         self._evaluated = True
         self._reset_sums()
-        self._save(row.get("val_accuracy"))
-        self._plot()
+        # An epoch shorter than the writing of a checkpoint goes without, unless it is the best.
+        val_accuracy = row.get("val_accuracy")
+        if self._checkpoints.would_be_best(val_accuracy) or not self._checkpoints.is_saving:
+            self._save(val_accuracy)
+        self._plotted = False
+        if time.monotonic() >= self._next_plot:
+            self._plot()
         return True
 
     def _row(self, evaluations: dict[str, Evaluation]) -> Row:
@@ -390,7 +425,11 @@ class Trainer:
         # Imported here: matplotlib takes a second, and the first epoch need not wait for it.
         from flax_resnet import plots
 
+        start = time.monotonic()
         plots.draw_run(self._run, self._config.reference_log)
+        end = time.monotonic()
+        self._next_plot = end + (end - start) / PLOT_SHARE
+        self._plotted = True
 
 
 def describe_row(row: Row, num_epochs: int | None = None) -> str:

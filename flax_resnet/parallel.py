@@ -2,6 +2,10 @@
 
 State is replicated, a batch is split over a 1-D mesh with the axis 'data'. A batch that does not
 divide over the devices is replicated and computed whole by each, with the same result.
+
+What is compiled takes a chunk: the batches of one step or of many, taken in one dispatch by
+jax.lax.scan. On an accelerator a step of a small network is over sooner than the host has
+dispatched the next.
 """
 
 import collections
@@ -11,32 +15,39 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
+from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXIS = "data"
 
 
+# Of the images of one dispatch. More hides no more of the host's work; less than a second's
+# training on any accelerator, so that a wish to stop is answered at once.
+CHUNK_BYTES = 32 << 20
+MAX_STEPS = 128
+
+
 @dataclasses.dataclass(frozen=True)
-class PlacedBatch:
-    """A batch on the devices.
+class PlacedChunk:
+    """The batches of one dispatch, on the devices.
 
     Attributes:
-      arrays: images, labels and what else the step takes, in its order.
-      split: whether each device holds a share (else each holds all).
+      arrays: images, labels and what else the step takes, in its order, with the steps as the
+        first axis (under pmap the second, after the devices).
+      steps: number of batches.
+      batch_size: images in each, on all devices together.
+      split: whether each device holds a share of each batch (else each holds all).
     """
 
     arrays: tuple[jax.Array, ...]
+    steps: int
+    batch_size: int
     split: bool
 
-    @property
-    def size(self) -> int:
-        """Images in the batch, on all devices together."""
-        return self.arrays[1].size
 
-    @property
-    def key(self) -> tuple[bool, tuple[int, ...]]:
-        """What one compilation serves."""
-        return self.split, self.arrays[0].shape
+# Called with the name of the mapped axis, and the name over which BatchNorm shares its statistics;
+# None: no mapped axis, no sharing.
+MakeStep = Callable[[str | None, str | None], Callable]
 
 
 class DataParallel:
@@ -61,7 +72,8 @@ class DataParallel:
         # JAX's default axis type is Explicit, under which shardings become part of types.
         self.mesh = Mesh(np.array(self.devices), (AXIS,), axis_types=(AxisType.Auto,))
         self.replicated = NamedSharding(self.mesh, PartitionSpec())
-        self._split = NamedSharding(self.mesh, PartitionSpec(AXIS))
+        self._split = NamedSharding(self.mesh, PartitionSpec(None, AXIS))
+        self._by_device = NamedSharding(self.mesh, PartitionSpec(AXIS))
 
     @property
     def num_devices(self) -> int:
@@ -72,34 +84,51 @@ class DataParallel:
         """The tree on every device, in buffers of its own (so that they may be donated)."""
         return jax.device_put(tree, self.replicated, may_alias=False)
 
-    def place(self, *arrays: np.ndarray) -> PlacedBatch:
-        """Puts the arrays of a batch on the devices; the first axis is the batch's."""
-        size = len(arrays[0])
-        if size % self.num_devices or size == 0:
-            return PlacedBatch(jax.device_put(arrays, self.replicated), split=False)
-        if self.mode == "pmap":  # takes the devices as a leading axis
-            share = size // self.num_devices
-            arrays = tuple(a.reshape(self.num_devices, share, *a.shape[1:]) for a in arrays)
-        return PlacedBatch(jax.device_put(arrays, self._split), split=True)
+    def steps_per_dispatch(self, steps: int, batch_bytes: int) -> int:
+        """How many of `steps` steps in a row to take at a time.
 
-    def compile(
-        self, make_step: Callable[[str | None, str | None], Callable], *, donate_state: bool
-    ) -> "ParallelStep":
-        """Compiles a step (carry, sums, batch arrays) for split and for replicated batches.
-
-        Args:
-          make_step: called with the name of the mapped axis, and the name over which BatchNorm
-            shares its statistics; None: no mapped axis, no sharing.
-          donate_state: the step may overwrite its first argument.
+        One on a CPU, whose steps take long and gain nothing. Otherwise the most that keeps within
+        CHUNK_BYTES, and a divisor of `steps` if that is not much fewer: each length of chunk is
+        compiled.
         """
-        donate = (0,) if donate_state else ()
-        whole = jax.jit(make_step(None, None), donate_argnums=donate, out_shardings=self.replicated)
+        most = min(CHUNK_BYTES // batch_bytes, MAX_STEPS, steps)
+        if self.devices[0].platform == "cpu" or most <= 1:
+            return 1
+        divisor = max(d for d in range(1, most + 1) if steps % d == 0)
+        return divisor if 2 * divisor > most else most
+
+    def place(self, *arrays: np.ndarray) -> PlacedChunk:
+        """Puts the arrays of a chunk on the devices: [steps, batch, ...] each."""
+        steps, size = arrays[0].shape[:2]
+        if size % self.num_devices or size == 0:
+            return PlacedChunk(jax.device_put(arrays, self.replicated), steps, size, split=False)
+        if self.mode == "jit":
+            return PlacedChunk(jax.device_put(arrays, self._split), steps, size, split=True)
+        shares = (self.num_devices, size // self.num_devices)
+        arrays = tuple(a.reshape(steps, *shares, *a.shape[2:]).swapaxes(0, 1) for a in arrays)
+        return PlacedChunk(jax.device_put(arrays, self._by_device), steps, size, split=True)
+
+    def compile_train(self, make_step: MakeStep) -> "CompiledSteps":
+        """Compiles a training step (state, sums, batch) -> (state, sums).
+
+        The state's memory is reused: the one passed in is gone after the call.
+        """
+        return self._compile(lambda *axes: _train_chunk(make_step(*axes)), donate=(0,))
+
+    def compile_eval(self, make_step: MakeStep) -> "CompiledSteps":
+        """Compiles an evaluation step (variables, sums, batch) -> sums."""
+        return self._compile(lambda *axes: _eval_chunk(make_step(*axes)), donate=())
+
+    def _compile(self, make_function: MakeStep, donate: tuple[int, ...]) -> "CompiledSteps":
+        """Compiles a function (carry, sums, chunk arrays) for split and for whole batches."""
+        function = make_function(None, None)
+        whole = jax.jit(function, donate_argnums=donate, out_shardings=self.replicated)
         if self.mode == "jit" and (self.batch_norm == "global" or self.num_devices == 1):
-            return ParallelStep(split=whole, whole=whole)
-        step = make_step(AXIS, AXIS if self.batch_norm == "global" else None)
+            return CompiledSteps(split=whole, whole=whole)
+        function = make_function(AXIS, AXIS if self.batch_norm == "global" else None)
         if self.mode == "pmap":
             split = jax.pmap(
-                step,
+                function,
                 axis_name=AXIS,
                 in_axes=(None, None, 0),
                 out_axes=None,
@@ -107,51 +136,76 @@ class DataParallel:
                 donate_argnums=donate,
             )
         else:
-            everywhere, shared_out = PartitionSpec(), PartitionSpec(AXIS)
+            everywhere, shared_out = PartitionSpec(), PartitionSpec(None, AXIS)
             mapped = jax.shard_map(
-                step,
+                function,
                 mesh=self.mesh,
                 in_specs=(everywhere, everywhere, shared_out),
                 out_specs=everywhere,
                 check_vma=False,  # the step averages its gradients itself, as under pmap
             )
             split = jax.jit(mapped, donate_argnums=donate)
-        return ParallelStep(split=split, whole=whole)
+        return CompiledSteps(split=split, whole=whole)
 
 
-class ParallelStep:
-    """A step compiled ahead of its first call, once for each batch shape."""
+def _train_chunk(step: Callable) -> Callable:
+    def train_chunk(state: Any, sums: Any, arrays: tuple[jax.Array, ...]) -> Any:
+        return _over_steps(lambda carry, batch: step(*carry, batch), (state, sums), arrays)
+
+    return train_chunk
+
+
+def _eval_chunk(step: Callable) -> Callable:
+    def eval_chunk(variables: Any, sums: Any, arrays: tuple[jax.Array, ...]) -> Any:
+        return _over_steps(lambda sums, batch: step(variables, sums, batch), sums, arrays)
+
+    return eval_chunk
+
+
+def _over_steps(step: Callable[[Any, Any], Any], carry: Any, arrays: tuple[jax.Array, ...]) -> Any:
+    if arrays[0].shape[0] == 1:  # no loop for a single step: XLA fuses more of it
+        return step(carry, tuple(array[0] for array in arrays))
+    return lax.scan(lambda carry, batch: (step(carry, batch), None), carry, arrays)[0]
+
+
+class CompiledSteps:
+    """Steps compiled ahead of their first call, once for each shape of chunk."""
 
     def __init__(self, split: Any, whole: Any) -> None:
         self._functions = {True: split, False: whole}
         self._compiled: dict[Any, Callable] = {}
 
-    def compile_for(self, carry: Any, sums: Any, batch: PlacedBatch) -> None:
-        """Compiles for batches placed like this one; does nothing where that is done."""
-        if batch.key not in self._compiled:
-            lowered = self._functions[batch.split].lower(carry, sums, batch.arrays)
-            self._compiled[batch.key] = lowered.compile()
+    def compile_for(self, carry: Any, sums: Any, chunk: PlacedChunk) -> None:
+        """Compiles for chunks like this one; does nothing where that is done."""
+        if self._key(chunk) not in self._compiled:
+            lowered = self._functions[chunk.split].lower(carry, sums, chunk.arrays)
+            self._compiled[self._key(chunk)] = lowered.compile()
 
-    def __call__(self, carry: Any, sums: Any, batch: PlacedBatch) -> Any:
-        """Runs the step; returns as soon as it is dispatched."""
-        self.compile_for(carry, sums, batch)
-        return self._compiled[batch.key](carry, sums, batch.arrays)
+    def __call__(self, carry: Any, sums: Any, chunk: PlacedChunk) -> Any:
+        """Takes the steps; returns as soon as they are dispatched."""
+        self.compile_for(carry, sums, chunk)
+        return self._compiled[self._key(chunk)](carry, sums, chunk.arrays)
+
+    @staticmethod
+    def _key(chunk: PlacedChunk) -> Any:
+        return chunk.split, chunk.arrays[0].shape
 
 
 class InFlight:
     """Bounds how far the host runs ahead of the device.
 
-    The device never waits for the host (there is always a step queued), and a wish to stop is
+    The device never waits for the host (there is always a dispatch queued), and a wish to stop is
     answered within a few steps, not after everything that was queued.
     """
 
-    def __init__(self, parallel: DataParallel) -> None:
+    def __init__(self, parallel: DataParallel, steps_per_dispatch: int = 1) -> None:
         # A CPU takes seconds for a step of a large network, an accelerator milliseconds.
-        self._limit = 2 if parallel.devices[0].platform == "cpu" else 16
+        steps = 2 if parallel.devices[0].platform == "cpu" else 16
+        self._limit = max(2, steps // steps_per_dispatch)
         self._waiting: collections.deque[jax.Array] = collections.deque()
 
     def add(self, result: jax.Array) -> None:
-        """Takes note of a dispatched step by one of its results; waits for an old one if needed."""
+        """Takes note of a dispatch by one of its results; waits for an old one if needed."""
         self._waiting.append(result)
         if len(self._waiting) > self._limit:
             self._waiting.popleft().block_until_ready()

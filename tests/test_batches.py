@@ -5,10 +5,12 @@ import time
 import numpy as np
 import pytest
 
-from flax_resnet.batches import TrainBatches, eval_batches, prefetch
+from flax_resnet.batches import TrainBatches, eval_chunks, prefetch
 
 
-def make_batches(num: int = 50, batch_size: int = 16, drop_last: bool = False) -> TrainBatches:
+def make_batches(
+    num: int = 50, batch_size: int = 16, drop_last: bool = False, steps_per_chunk: int = 1
+) -> TrainBatches:
     # Each image's pixels are its number, so a batch tells which images it holds.
     images = np.broadcast_to(np.arange(num, dtype=np.uint8)[:, None, None, None], (num, 4, 4, 3))
     return TrainBatches(
@@ -19,6 +21,7 @@ def make_batches(num: int = 50, batch_size: int = 16, drop_last: bool = False) -
         crop_padding=0,
         flip=True,
         drop_last=drop_last,
+        steps_per_chunk=steps_per_chunk,
     )
 
 
@@ -33,9 +36,9 @@ def test_the_paper_takes_391_steps_an_epoch_the_last_of_80_images():
 
 def test_labels_stay_with_their_images_and_an_epoch_holds_each_once():
     seen = []
-    for batch in make_batches().epoch(3):
-        np.testing.assert_array_equal(batch.images[:, 0, 0, 0], batch.labels)
-        seen.extend(batch.labels)
+    for chunk in make_batches().epoch(3):
+        np.testing.assert_array_equal(chunk.images[..., 0, 0, 0], chunk.labels)
+        seen.extend(chunk.labels.ravel())
     assert sorted(seen) == list(range(50))
 
 
@@ -53,13 +56,31 @@ def test_epochs_differ():
     assert (first != second).any()
 
 
+def test_chunks_hold_the_same_batches_on_a_grid_of_the_epoch():
+    one_by_one = list(make_batches().epoch(1))  # 16, 16, 16, 2
+    batches = make_batches(steps_per_chunk=2)
+    assert batches.chunk_bounds() == [(0, 2), (2, 3), (3, 4)]
+    assert batches.chunk_bounds(1) == [(1, 2), (2, 3), (3, 4)]
+    assert batches.distinct_chunks() == [(0, 2), (2, 3), (3, 4)]
+    assert make_batches(96, 16, steps_per_chunk=2).distinct_chunks() == [(4, 6)]
+    chunks = list(batches.epoch(1))
+    assert [c.labels.shape for c in chunks] == [(2, 16), (1, 16), (1, 2)]
+    for one, many in zip(
+        one_by_one, [(c, i) for c in chunks for i in range(len(c.labels))], strict=True
+    ):
+        chunk, i = many
+        np.testing.assert_array_equal(one.images[0], chunk.images[i])
+        np.testing.assert_array_equal(one.labels[0], chunk.labels[i])
+
+
+@pytest.mark.parametrize("steps_per_chunk", [1, 3])
 @pytest.mark.parametrize("batch_size", [1, 7, 10, 64])
-def test_evaluation_batches_hold_every_image_once_in_batches_of_one_size(batch_size):
+def test_evaluation_chunks_hold_every_image_once_in_one_shape(batch_size, steps_per_chunk):
     images = np.zeros((20, 2, 2, 3), np.uint8)
     labels = np.arange(20, dtype=np.int32)
-    batches = list(eval_batches(images, labels, batch_size))
-    assert {len(b.images) for b in batches} == {batch_size}
-    counted = np.concatenate([b.labels[b.mask] for b in batches])
+    chunks = list(eval_chunks(images, labels, batch_size, steps_per_chunk))
+    assert {c.images.shape for c in chunks} == {(steps_per_chunk, batch_size, 2, 2, 3)}
+    counted = np.concatenate([c.labels[c.mask] for c in chunks])
     np.testing.assert_array_equal(counted, labels)
 
 

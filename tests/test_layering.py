@@ -34,7 +34,7 @@ LAYERS = [
     ["build", "evaluation", "summary"],
     ["conv_choice", "runs"],
     ["metrics_log", "checkpoints"],
-    ["trained", "reference_log", "progress", "signals"],
+    ["trained", "reference_log", "progress", "profile", "signals"],
     ["plots"],
     ["loop"],
     ["commands"],

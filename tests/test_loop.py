@@ -131,6 +131,32 @@ def test_stopped_and_resumed_equals_uninterrupted(
     assert_same_weights(workdir, tiny_run)
 
 
+def test_stopped_between_dispatches_of_many_steps_and_resumed_equals_uninterrupted(
+    tmp_path, one_device, monkeypatch
+):
+    config = tiny_config(steps_per_dispatch=2)  # 6 full steps and the short one: 4 dispatches
+    train_and_evaluate(config, tmp_path / "whole", devices=one_device)
+    with monkeypatch.context() as patch:
+        stop_after(2, patch)
+        outcome = train_and_evaluate(config, tmp_path / "parts", devices=one_device)
+    assert (outcome.signum, outcome.step) == (signal.SIGTERM, 4)
+    train_and_evaluate(config, tmp_path / "parts", devices=one_device)
+    assert rows_without_clock(tmp_path / "parts") == rows_without_clock(tmp_path / "whole")
+    assert_same_weights(tmp_path / "parts", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("num_epochs", [1, 2], ids=["too short a run to trace", "traced"])
+def test_a_profile_is_written(num_epochs, tmp_path, one_device):
+    lines: list[str] = []
+    config = tiny_config(num_epochs=num_epochs, train_images=num_epochs * 64)
+    train_and_evaluate(
+        config, tmp_path / "run", devices=one_device, profile_dir=tmp_path / "p", log=lines.append
+    )
+    traces = list((tmp_path / "p").rglob("perfetto_trace.json.gz"))
+    assert bool(traces) == (num_epochs == 2)
+    assert any(("no profile" in line) == (num_epochs == 1) for line in lines if "profile" in line)
+
+
 def test_a_stop_before_the_first_step_saves_nothing_and_loses_nothing(
     tmp_path, one_device, tiny_run
 ):

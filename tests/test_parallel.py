@@ -1,5 +1,6 @@
 """jit over 8 devices, jit over 1 and pmap compute the same; so does the un-jitted step."""
 
+import types
 from typing import Any
 
 import jax
@@ -9,7 +10,7 @@ import optax
 import pytest
 
 from flax_resnet.evaluation import Evaluator
-from flax_resnet.parallel import DataParallel
+from flax_resnet.parallel import DataParallel, PlacedChunk
 from flax_resnet.resnet import Design, ResNet
 from flax_resnet.steps import make_eval_step, make_normalize, make_train_step
 from flax_resnet.train_state import MetricSums, init_state
@@ -43,11 +44,16 @@ def make_step(dtype: Any = jnp.float32):
 def train(parallel: DataParallel, sizes: list[int], dtype: Any = jnp.float32) -> Any:
     """State and sums after a step on each of these batch sizes."""
     step, init = make_step(dtype)
-    compiled = parallel.compile(step, donate_state=True)
+    steps = parallel.compile_train(step)
     state, sums = parallel.replicate((init(), MetricSums.zeros(dtype)))
     for seed, size in enumerate(sizes):
-        state, sums = compiled(state, sums, parallel.place(*make_data(size, seed)))
+        state, sums = steps(state, sums, place(parallel, *make_data(size, seed)))
     return jax.device_get((state, sums))
+
+
+def place(parallel: DataParallel, *arrays: np.ndarray, num_steps: int = 1) -> PlacedChunk:
+    """The arrays as a chunk of equal batches."""
+    return parallel.place(*(a.reshape(num_steps, -1, *a.shape[1:]) for a in arrays))
 
 
 def worst_difference(a: Any, b: Any) -> float:
@@ -126,14 +132,53 @@ def test_batch_norm_per_device_averages_the_devices_statistics():
 def train_on(parallel: DataParallel, images: np.ndarray, labels: np.ndarray) -> Any:
     step, init = make_step()
     state, sums = parallel.replicate((init(), MetricSums.zeros()))
-    compiled = parallel.compile(step, donate_state=True)
-    return jax.device_get(compiled(state, sums, parallel.place(images, labels)))
+    steps = parallel.compile_train(step)
+    return jax.device_get(steps(state, sums, place(parallel, images, labels)))
+
+
+@pytest.mark.parametrize("mode", ["jit", "pmap"])
+@pytest.mark.parametrize("batch_norm", ["global", "device"])
+@pytest.mark.parametrize("num_devices", [1, 8])
+def test_many_steps_in_a_dispatch_equal_as_many_dispatches(mode, batch_norm, num_devices):
+    parallel = DataParallel(mode, batch_norm, jax.devices()[:num_devices])
+    step, init = make_step()
+    images, labels = make_data(3 * 16)
+    steps = parallel.compile_train(step)
+    one_by_one = parallel.replicate((init(), MetricSums.zeros()))
+    for part in np.split(np.arange(48), 3):
+        one_by_one = steps(*one_by_one, place(parallel, images[part], labels[part]))
+    chunk = place(parallel, images, labels, num_steps=3)
+    assert (chunk.steps, chunk.batch_size) == (3, 16)
+    at_once = steps(*parallel.replicate((init(), MetricSums.zeros())), chunk)
+    assert int(at_once[0].step) == int(at_once[1].batches) == 3
+    assert int(at_once[1].images) == 48
+    assert worst_difference(one_by_one, at_once) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("platform", "steps", "batch_bytes", "expected"),
+    [
+        pytest.param("cpu", 390, 128 * 3072, 1, id="cpu"),
+        pytest.param("gpu", 390, 128 * 3072, 78, id="a divisor"),
+        pytest.param("gpu", 48, 1024 * 3072, 8, id="what fits"),
+        pytest.param("gpu", 97, 1024 * 3072, 10, id="a prime number of steps"),
+        pytest.param("gpu", 5000, 256 * 224 * 224 * 3, 1, id="ImageNet"),
+        pytest.param("gpu", 0, 128 * 3072, 1, id="no full batch"),
+        pytest.param("gpu", 2, 64, 2, id="fewer than fit"),
+    ],
+)
+def test_steps_per_dispatch(platform, steps, batch_bytes, expected):
+    parallel = DataParallel(devices=jax.devices()[:1])
+    parallel.devices = (types.SimpleNamespace(platform=platform),)
+    assert parallel.steps_per_dispatch(steps, batch_bytes) == expected
 
 
 @pytest.mark.parametrize("mode", ["jit", "pmap"])
 @pytest.mark.parametrize("num_devices", [1, 8])
-@pytest.mark.parametrize("batch_size", [7, 50, 1000])
-def test_evaluation_counts_every_image_once(mode, num_devices, batch_size):
+@pytest.mark.parametrize(
+    ("batch_size", "steps_per_dispatch"), [(7, 1), (50, 1), (1000, 1), (7, 3), (20, 6), (8, 100)]
+)
+def test_evaluation_counts_every_image_once(mode, num_devices, batch_size, steps_per_dispatch):
     images, labels = make_data(101)
     model = ResNet(DESIGN, 10)
     variables = model.init(jax.random.key(0), jnp.zeros((1, *SHAPE)))
@@ -141,14 +186,15 @@ def test_evaluation_counts_every_image_once(mode, num_devices, batch_size):
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
     parallel = DataParallel(mode, devices=jax.devices()[:num_devices])
-    step = parallel.compile(
-        lambda axis, _: make_eval_step(model, NORMALIZE[jnp.float32], axis), donate_state=False
+    steps = parallel.compile_eval(
+        lambda axis, _: make_eval_step(model, NORMALIZE[jnp.float32], axis)
     )
-    evaluator = Evaluator(step, parallel, images, labels, batch_size)
-    result = evaluator(parallel.replicate(variables))
-    assert result is not None and result.images == 101
-    assert result.loss == pytest.approx(float(losses.mean()), rel=1e-5)
-    assert result.accuracy == pytest.approx(float((logits.argmax(-1) == labels).mean()))
+    evaluator = Evaluator(steps, parallel, images, labels, batch_size, steps_per_dispatch)
+    for _ in range(2):  # the second time, images that stayed on the devices
+        result = evaluator(parallel.replicate(variables))
+        assert result is not None and result.images == 101
+        assert result.loss == pytest.approx(float(losses.mean()), rel=1e-5)
+        assert result.accuracy == pytest.approx(float((logits.argmax(-1) == labels).mean()))
 
 
 def test_evaluation_stops_when_asked():
@@ -156,7 +202,7 @@ def test_evaluation_stops_when_asked():
     model = ResNet(DESIGN, 10)
     parallel = DataParallel(devices=jax.devices()[:1])
     variables = parallel.replicate(model.init(jax.random.key(0), jnp.zeros((1, *SHAPE))))
-    step = parallel.compile(
-        lambda axis, _: make_eval_step(model, NORMALIZE[jnp.float32], axis), donate_state=False
+    steps = parallel.compile_eval(
+        lambda axis, _: make_eval_step(model, NORMALIZE[jnp.float32], axis)
     )
-    assert Evaluator(step, parallel, images, labels, 4)(variables, lambda: True) is None
+    assert Evaluator(steps, parallel, images, labels, 4)(variables, lambda: True) is None

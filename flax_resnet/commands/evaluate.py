@@ -40,9 +40,9 @@ def run(args: argparse.Namespace) -> int:
             f"the images of {dataset.source} are not those that {args.workdir} was trained with"
         )
     dataset = dataset.first(config.train_images, config.test_images)
-    step = parallel.compile(build_eval_step(config, dataset.num_classes), donate_state=False)
+    steps = parallel.compile_eval(build_eval_step(config, dataset.num_classes))
     evaluator = Evaluator(
-        step, parallel, dataset.test_images, dataset.test_labels, config.eval_batch_size
+        steps, parallel, dataset.test_images, dataset.test_labels, config.eval_batch_size
     )
     result = evaluator(trained.variables)
     assert result is not None  # nothing asked it to stop
