@@ -39,7 +39,7 @@ class Profile:
             jax.profiler.start_trace(self._folder, create_perfetto_trace=True)
         if self._dispatches == WARM_UP + TRACED:
             jax.block_until_ready(result)
-            self._stop()
+            self._stop(self._folder)
         self._dispatches += 1
 
     def close(self) -> None:
@@ -47,12 +47,12 @@ class Profile:
         if self._folder is None or self._dispatches > WARM_UP + TRACED:
             return
         if self._dispatches > WARM_UP:
-            self._stop()
+            self._stop(self._folder)
         else:
             self._log(f"no profile: the run took no more than {WARM_UP} dispatches")
         self._dispatches = WARM_UP + TRACED + 1
 
-    def _stop(self) -> None:
+    def _stop(self, folder: Path) -> None:
         jax.profiler.stop_trace()
-        traces = sorted(self._folder.glob("plugins/profile/*/perfetto_trace.json.gz"))
+        traces = sorted(folder.glob("plugins/profile/*/perfetto_trace.json.gz"))
         self._log(f"profile of {TRACED} dispatches: {traces[-1]} (open it at ui.perfetto.dev)")

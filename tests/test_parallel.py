@@ -144,15 +144,15 @@ def test_many_steps_in_a_dispatch_equal_as_many_dispatches(mode, batch_norm, num
     step, init = make_step()
     images, labels = make_data(3 * 16)
     steps = parallel.compile_train(step)
-    one_by_one = parallel.replicate((init(), MetricSums.zeros()))
+    state, sums = parallel.replicate((init(), MetricSums.zeros()))
     for part in np.split(np.arange(48), 3):
-        one_by_one = steps(*one_by_one, place(parallel, images[part], labels[part]))
+        state, sums = steps(state, sums, place(parallel, images[part], labels[part]))
     chunk = place(parallel, images, labels, num_steps=3)
     assert (chunk.steps, chunk.batch_size) == (3, 16)
-    at_once = steps(*parallel.replicate((init(), MetricSums.zeros())), chunk)
+    at_once = steps(parallel.replicate(init()), parallel.replicate(MetricSums.zeros()), chunk)
     assert int(at_once[0].step) == int(at_once[1].batches) == 3
     assert int(at_once[1].images) == 48
-    assert worst_difference(one_by_one, at_once) < 1e-4
+    assert worst_difference((state, sums), at_once) < 1e-4
 
 
 @pytest.mark.parametrize(
