@@ -1,0 +1,116 @@
+"""What the benchmarks share: interleaved timing, the machine's description, tables, JSON files."""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch")
+
+
+def arguments(name: str, description: str | None) -> argparse.ArgumentParser:
+    """The arguments that every benchmark takes."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m benchmarks.{name}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--quick", action="store_true", help="small sizes: does it run at all?")
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", default=ROOT / "build" / "benchmarks",
+        help=f"folder for {name}.json (default: build/benchmarks)",
+    )  # fmt: skip
+    return parser
+
+
+def interleave(
+    variants: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int = 1
+) -> dict[str, list[float]]:
+    """Seconds of each call, a call of every variant a round: load on the machine hits all alike."""
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    for number in range(-warm_up, rounds):
+        for name, call in variants.items():
+            start = time.perf_counter()
+            call()
+            if number >= 0:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def median_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> float:
+    """Median of the ratios within each round."""
+    return statistics.median(a / b for a, b in zip(numerators, denominators, strict=True))
+
+
+def machine() -> dict[str, Any]:
+    """Processor, devices and versions."""
+    import jax
+
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "devices": [device.device_kind for device in jax.local_devices()],
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "versions": versions,
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def report(
+    name: str, rows: Sequence[Mapping[str, Any]], output: Path, **more: Any
+) -> dict[str, Any]:
+    """Prints the rows as a table, writes them with the machine's description as JSON."""
+    result = {"benchmark": name, "machine": machine(), **more, "rows": list(rows)}
+    output.mkdir(parents=True, exist_ok=True)
+    path = output / f"{name}.json"
+    path.write_text(json.dumps(result, indent=2) + "\n")
+    print(format_table(rows))
+    for key, value in more.items():
+        print(f"{key.replace('_', ' ')}: {_format(value)}")
+    print(f"written: {path}", flush=True)
+    return result
+
+
+def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Columns as in the first row; numbers to the right."""
+    header = list(rows[0])
+    cells = [[key.replace("_", " ") for key in header]]
+    cells += [[_format(row.get(key)) for key in header] for row in rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    right = [all(isinstance(row.get(key), int | float | None) for row in rows) for key in header]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if to_right else cell.ljust(width)
+            for cell, width, to_right in zip(row, widths, right, strict=True)
+        ).rstrip()
+        for row in cells
+    )
+
+
+def _format(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
