@@ -388,6 +388,7 @@ class Trainer:
         # The line first: after a crash in between, resuming drops it and makes it again.
         self._metrics_log.append(row)
         log(describe_row(row, self._config.num_epochs))
+        self._metrics_log.add_events(row)
         self._evaluated = True
         self._reset_sums()
         # An epoch shorter than the writing of a checkpoint goes without, unless it is the best.

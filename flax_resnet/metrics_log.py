@@ -30,17 +30,16 @@ class MetricsLog:
 
     def __init__(self, run: RunFolder, step: int) -> None:
         """Drops the lines after `step`: their steps are about to be trained again."""
-        # Imported here: protobuf is not needed to read metrics.jsonl.
-        from tensorboardX import SummaryWriter
-
         self._path = run.metrics_file
         if self._path.exists():
             kept = [row for row in read_metrics(self._path) if row["step"] <= step]
             write_text(self._path, "".join(_line(row) for row in kept))
-        self._writer = SummaryWriter(str(run.tensorboard), purge_step=step + 1, flush_secs=10)
+        self._tensorboard = run.tensorboard
+        self._step = step
+        self._writer: Any = None
 
     def append(self, row: Row) -> None:
-        """Adds an epoch; it is on disk when this returns."""
+        """Adds an epoch to metrics.jsonl; it is on disk when this returns."""
         try:
             with open(self._path, "a") as file:
                 file.write(_line(row))
@@ -48,6 +47,16 @@ class MetricsLog:
                 os.fsync(file.fileno())
         except OSError as error:
             raise UserError(f"{self._path} cannot be written: {error.strerror}") from error
+
+    def add_events(self, row: Row) -> None:
+        """Adds an epoch to the TensorBoard events."""
+        if self._writer is None:
+            # Imported here: it takes a second or two where PyTorch is installed.
+            from tensorboardX import SummaryWriter
+
+            self._writer = SummaryWriter(
+                str(self._tensorboard), purge_step=self._step + 1, flush_secs=10
+            )
         for field, tag in _TAGS.items():
             if row.get(field) is not None:
                 self._writer.add_scalar(tag, row[field], row["step"])
@@ -55,7 +64,8 @@ class MetricsLog:
 
     def close(self) -> None:
         """Ends the TensorBoard writer."""
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
 
 
 def _line(row: Row) -> str:
