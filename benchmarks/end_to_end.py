@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import measure
-from benchmarks.throughput import NUM_CLASSES, Case, case_config, random_chunk, torch_call
+from benchmarks.throughput import NUM_CLASSES, Case, case_config, config_file, random_chunk, torch_call
 from flax_resnet.build import build_model
 
 STEPS = 12  # an epoch
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     args = parser.parse_args(argv)
     rounds = args.rounds or (1 if args.quick else 7)
     steps = 2 if args.quick else STEPS
-    model, batch_size = ("resnet20", 8) if args.quick else ("revised", 128)
+    model, batch_size = ("tiny", 8) if args.quick else ("revised", 128)
     case = Case("torch", "channels_last", "float32", model, batch_size)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             torch_steps = None
         for number in range(1, rounds + 1):
             command = [
-                sys.executable, "train.py", "--config", f"configs/{model}.py",
+                sys.executable, "train.py", "--config", str(config_file(model)),
                 f"--config.dataset={dataset}", "--workdir", str(Path(folder) / "run"),
                 f"--config.train_images={steps * batch_size}", "--config.test_images=128",
                 f"--config.batch_size={batch_size}", f"--config.num_epochs={number}",

@@ -44,9 +44,8 @@ def make_batches(images: Images, labels: np.ndarray, batch_size: int = 128) -> T
     )
 
 
-def batched(images: Images, threads: int) -> Callable[[], None]:
+def batched(batches: TrainBatches, threads: int) -> Callable[[], Any]:
     """This program's: an epoch, its batches shared by `threads` threads."""
-    batches = make_batches(images, np.zeros(len(images), np.int32))
     plan = batches.plan(0)
 
     def share(thread: int) -> None:
@@ -101,7 +100,10 @@ def augmentation_rows(quick: bool, rounds: int) -> list[dict[str, Any]]:
     few = images[: 256 if quick else 2560]
     cores = len(os.sched_getaffinity(0))
     threads = sorted({1, 2, cores} if cores > 1 else {1})
-    ways = {f"batched numpy, {n} thread{'s' * (n > 1)}": (batched(images, n), n) for n in threads}
+    batches = make_batches(images, np.zeros(len(images), np.int32))
+    ways: dict[str, tuple[Callable[[], Any], int]] = {
+        f"batched numpy, {n} thread{'s' * (n > 1)}": (batched(batches, n), n) for n in threads
+    }
     ways |= {
         "image by image, numpy": (one_by_one_numpy(few), 1),
         "image by image, PIL": (one_by_one_pil(few), 1),
@@ -120,7 +122,7 @@ def fed_over_resident(quick: bool, rounds: int) -> dict[str, Any]:
     on_cpu = jax.default_backend() == "cpu"
     case = Case("flax", "winograd" if on_cpu else "native", "float32", "revised", 128)
     if quick:
-        case = Case("flax", "native", "float32", "resnet20", 8)
+        case = Case("flax", "native", "float32", "tiny", 8)
     config = case_config(case)
     parallel = DataParallel(devices=jax.devices()[:1])
     images, labels = random_chunk(1, 16 * case.batch_size if quick or on_cpu else 50_000)

@@ -12,6 +12,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ class Case:
       framework: 'flax' or 'torch'.
       variant: conv of the config, or PyTorch's memory format and mode.
       dtype: 'float32', 'tf32' (float32 whose products may be rounded to TF32) or 'bfloat16'.
-      model: a name of configs/.
+      model: a name of configs/, or 'tiny'.
       batch_size: images a step.
     """
 
@@ -60,8 +61,8 @@ def cases(quick: bool) -> list[Case]:
     """What is measured where there is a GPU, and where there is none."""
     if quick:
         return [
-            Case("flax", "winograd", "float32", "resnet20", 8),
-            Case("torch", "channels_last", "float32", "resnet20", 8),
+            Case("flax", "winograd", "float32", "tiny", 8),
+            Case("torch", "channels_last", "float32", "tiny", 8),
         ]
     if jax.default_backend() == "cpu":
         flax = [Case("flax", v, "float32", "revised", 128) for v in ("native", "winograd")]
@@ -89,16 +90,25 @@ def cases(quick: bool) -> list[Case]:
 
 
 def case_config(case: Case) -> Any:
-    """The config of a case; 'resnet20' is He's, with the paper's projection shortcuts."""
+    """The config of a case."""
     overrides = [
         f"--config.batch_size={case.batch_size}",
         f"--config.dtype={'bfloat16' if case.dtype == 'bfloat16' else 'float32'}",
-        "--config.optimizer=adam",
-        "--config.weight_decay=0",
-        "--config.schedule=constant",
-        "--config.design.shortcut=projection",
     ]
-    return load_config(measure.ROOT / "configs" / f"{case.model}.py", overrides)
+    return load_config(config_file(case.model), overrides)
+
+
+def config_file(model: str) -> Path:
+    """The file of a name of configs/, or of the tiny network of --quick."""
+    folder = "benchmarks" if model == "tiny" else "configs"
+    return measure.ROOT / folder / f"{model}.py"
+
+
+def precision(dtype: str) -> Any:
+    """What jax.default_matmul_precision takes, which matters on a GPU alone."""
+    if jax.default_backend() == "cpu":
+        return None
+    return {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": None}[dtype]
 
 
 def random_chunk(num_steps: int, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -119,8 +129,7 @@ def flax_call(case: Case, num_steps: int) -> Callable[[], None]:
     model, optimizer = build_model(config, NUM_CLASSES), build_optimizer(config, num_steps)
     state = parallel.replicate(init_state(model, optimizer, IMAGE_SHAPE, config.seed))
     carry = [state, parallel.replicate(MetricSums.zeros())]
-    precision = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": None}[case.dtype]
-    with jax.default_matmul_precision(precision):
+    with jax.default_matmul_precision(precision(case.dtype)):
         steps.compile_for(*carry, chunk)
 
     def call() -> None:
@@ -179,8 +188,7 @@ def matrix_rate(dtype: str, quick: bool) -> float:
     size = 256 if quick else 2048 if jax.default_backend() == "cpu" else 8192
     kind = jnp.bfloat16 if dtype == "bfloat16" else jnp.float32
     a = jax.random.normal(jax.random.key(0), (size, size), kind)
-    precision = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": None}[dtype]
-    with jax.default_matmul_precision(precision):
+    with jax.default_matmul_precision(precision(dtype)):
         product = jax.jit(lambda a: a @ a).lower(a).compile()
     product(a).block_until_ready()
     best = float("inf")
