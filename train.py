@@ -28,7 +28,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--profile", metavar="DIR", help="write a trace of a few steps there")
     args, overrides = parser.parse_known_args(argv)
     try:
-        # Imported here: --help and a misspelt flag need no JAX.
+        # Imported here: --help and a misspelt flag need no JAX. Memory first: JAX starts threads.
+        from flax_resnet.memory import keep_freed_memory
+
+        keep_freed_memory()
+
         from flax_resnet.config import load_config
 
         config = load_config(args.config, overrides)

@@ -1,1 +1,10 @@
 """Measurements of speed, against PyTorch in the same run: python -m benchmarks.all."""
+
+import os
+
+from flax_resnet.memory import keep_freed_memory
+
+# As train.py does, before threads allocate. PyTorch gains by it, too.
+keep_freed_memory()
+# JAX takes most of a GPU's memory at its start unless told not to, and PyTorch needs some too.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")

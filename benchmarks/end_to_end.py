@@ -19,10 +19,17 @@ from typing import Any
 import numpy as np
 
 from benchmarks import measure
-from benchmarks.throughput import NUM_CLASSES, Case, case_config, config_file, random_chunk, torch_call
+from benchmarks.throughput import (
+    NUM_CLASSES,
+    Case,
+    case_config,
+    config_file,
+    random_chunk,
+    torch_call,
+)
 from flax_resnet.build import build_model
 
-STEPS = 12  # an epoch
+STEPS = 20  # an epoch
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:

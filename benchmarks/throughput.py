@@ -7,7 +7,6 @@ FLOPs are two a multiply-add, forward and backward: six times those of `summary`
 
 import dataclasses
 import functools
-import os
 import statistics
 import sys
 import time
@@ -15,13 +14,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-# JAX takes most of a GPU's memory at its start unless told not to, and PyTorch needs some too.
-os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from benchmarks import measure
 from flax_resnet.build import build_model, build_optimizer, build_train_step

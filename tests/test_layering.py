@@ -7,7 +7,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "flax_resnet"
 
 LAYERS = [
-    ["errors", "compile_cache"],
+    ["errors", "compile_cache", "memory"],
     ["atomic_files"],
     # Network.
     ["layers", "winograd"],
