@@ -133,10 +133,8 @@ def fed_over_resident(quick: bool, rounds: int) -> dict[str, Any]:
     )
     model, optimizer = build_model(config, NUM_CLASSES), build_optimizer(config, 1)
     shape = images.shape[2:]
-    carry = [
-        parallel.replicate(init_state(model, optimizer, shape, config.seed)),
-        parallel.replicate(MetricSums.zeros()),
-    ]
+    state = parallel.replicate(init_state(model, optimizer, shape, config.seed))
+    sums = parallel.replicate(MetricSums.zeros())
 
     def endless() -> Iterator[Any]:
         epoch = 0
@@ -149,11 +147,12 @@ def fed_over_resident(quick: bool, rounds: int) -> dict[str, Any]:
     resident = next(fed)
 
     def train(chunks: Iterator[Any]) -> None:
+        nonlocal state, sums
         in_flight = InFlight(parallel)
         for _ in range(per_call):
-            carry[:] = steps(*carry, next(chunks))
-            in_flight.add(carry[1].loss)
-        jax.block_until_ready(carry)
+            state, sums = steps(state, sums, next(chunks))
+            in_flight.add(sums.loss)
+        jax.block_until_ready((state, sums))
 
     def same() -> Iterator[Any]:
         while True:

@@ -9,9 +9,10 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 ROOT = Path(__file__).parent.parent
+K = TypeVar("K")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch")
 
 
@@ -31,10 +32,10 @@ def arguments(name: str, description: str | None) -> argparse.ArgumentParser:
 
 
 def interleave(
-    variants: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int = 1
-) -> dict[str, list[float]]:
+    variants: Mapping[K, Callable[[], Any]], rounds: int, warm_up: int = 1
+) -> dict[K, list[float]]:
     """Seconds of each call, a call of every variant a round: load on the machine hits all alike."""
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    seconds: dict[K, list[float]] = {name: [] for name in variants}
     for number in range(-warm_up, rounds):
         for name, call in variants.items():
             start = time.perf_counter()

@@ -123,13 +123,14 @@ def flax_call(case: Case, num_steps: int) -> Callable[[], None]:
     )
     model, optimizer = build_model(config, NUM_CLASSES), build_optimizer(config, num_steps)
     state = parallel.replicate(init_state(model, optimizer, IMAGE_SHAPE, config.seed))
-    carry = [state, parallel.replicate(MetricSums.zeros())]
+    sums = parallel.replicate(MetricSums.zeros())
     with jax.default_matmul_precision(precision(case.dtype)):
-        steps.compile_for(*carry, chunk)
+        steps.compile_for(state, sums, chunk)
 
     def call() -> None:
-        carry[:] = steps(*carry, chunk)
-        jax.block_until_ready(carry)
+        nonlocal state, sums
+        state, sums = steps(state, sums, chunk)
+        jax.block_until_ready((state, sums))
 
     return call
 
@@ -144,9 +145,8 @@ def torch_call(case: Case, design: Design, num_steps: int) -> Callable[[], None]
     in_bfloat16 = case.dtype == "bfloat16"
     channels_last = "channels_last" in case.variant
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    network = TorchResNet(
-        design.stage_sizes, design.stage_channels, design.pool_size, NUM_CLASSES
-    ).to(device, memory_format=layout)
+    network = TorchResNet(design.stage_sizes, design.stage_channels, design.pool_size, NUM_CLASSES)
+    network = network.to(device).to(memory_format=layout)  # pyright: ignore[reportCallIssue]
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     mean = torch.tensor((0.4914, 0.4822, 0.4465), device=device).reshape(3, 1, 1)
     std = torch.tensor((0.2023, 0.1994, 0.2010), device=device).reshape(3, 1, 1)
@@ -189,9 +189,7 @@ def matrix_rate(dtype: str, quick: bool) -> float:
     best = float("inf")
     for _ in range(10):
         start = time.perf_counter()
-        for _ in range(5):
-            out = product(a)
-        out.block_until_ready()
+        jax.block_until_ready([product(a) for _ in range(5)])
         best = min(best, (time.perf_counter() - start) / 5)
     return 2 * size**3 / best
 
