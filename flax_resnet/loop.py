@@ -64,6 +64,7 @@ def train_and_evaluate(
     devices: Sequence[Any] | None = None,
     cache_dir: Path | None = None,
     profile_dir: Path | None = None,
+    until_epoch: int | None = None,
     log: Log = print,
 ) -> Outcome:
     """Trains, or goes on training, the run in `workdir` until it is finished or stopped.
@@ -74,6 +75,8 @@ def train_and_evaluate(
       devices: jax.Devices to share each batch; None: all local ones.
       cache_dir: where decoded images are kept; None: the user's cache folder.
       profile_dir: where to write a trace of a few steps; None: nowhere.
+      until_epoch: the epoch to end after, so that a part of a run is the start of the whole one
+        (a schedule still spans config.num_epochs); None: the last.
       log: takes the lines for people.
 
     Raises:
@@ -85,7 +88,8 @@ def train_and_evaluate(
     run.lock()
     try:
         run.claim(config)
-        trainer = Trainer(config, run, DataParallel(config.parallel, config.batch_norm, devices))
+        parallel = DataParallel(config.parallel, config.batch_norm, devices)
+        trainer = Trainer(config, run, parallel, until_epoch)
         with StopRequest() as stop, contextlib.closing(trainer):
             if trainer.finished:
                 log(f"{run.path} is finished: {describe_row(read_metrics(run.metrics_file)[-1])}")
@@ -107,8 +111,15 @@ class Trainer:
       step: steps taken since the start of the run.
     """
 
-    def __init__(self, config: ConfigDict, run: RunFolder, parallel: DataParallel) -> None:
+    def __init__(
+        self,
+        config: ConfigDict,
+        run: RunFolder,
+        parallel: DataParallel,
+        until_epoch: int | None = None,
+    ) -> None:
         self._config = config
+        self._last_epoch = min(until_epoch or config.num_epochs, config.num_epochs)
         self._run = run
         self._parallel = parallel
         self._checkpoints = Checkpoints(run.checkpoints, keep_best=config.validation_split > 0)
@@ -122,13 +133,13 @@ class Trainer:
 
     @property
     def finished(self) -> bool:
-        """Whether the last epoch is trained, evaluated and saved."""
+        """Whether the last epoch to train is trained, evaluated and saved."""
         if not self._run.metrics_file.exists():
             return False
         rows = read_metrics(self._run.metrics_file)
         return (
             bool(rows)
-            and rows[-1]["epoch"] >= self._config.num_epochs
+            and rows[-1]["epoch"] >= self._last_epoch
             and self._saved_as == (rows[-1]["step"], True)
         )
 
@@ -164,7 +175,7 @@ class Trainer:
                 if not self._evaluated and not self._finish_epoch(stop, log):
                     break
                 epoch = self.step // self._batches.steps_per_epoch
-                if epoch == self._config.num_epochs or not self._train_epoch(epoch, chunks, stop):
+                if epoch >= self._last_epoch or not self._train_epoch(epoch, chunks, stop):
                     break
             if (self.step, self._evaluated) != self._saved_as:
                 self._save()
@@ -328,9 +339,9 @@ class Trainer:
         return self._parallel.place(chunk.images, chunk.labels)
 
     def _chunks(self) -> Iterator[PlacedChunk]:
-        """The chunks from here to the end of the run, on the devices."""
+        """The chunks from here to the last epoch's end, on the devices."""
         epoch, step = divmod(self.step, self._batches.steps_per_epoch)
-        while epoch < self._config.num_epochs:
+        while epoch < self._last_epoch:
             yield from map(self._place, self._batches.epoch(epoch, step))
             epoch, step = epoch + 1, 0
 

@@ -219,6 +219,18 @@ def test_more_epochs_go_on_from_a_finished_run(tmp_path, tiny_run, one_device):
         train_and_evaluate(tiny_config(), workdir, devices=one_device)
 
 
+def test_a_part_of_a_run_is_the_start_of_the_whole_one(tmp_path, one_device):
+    config = tiny_config(schedule="cosine")
+    for until_epoch in (1, 1, None):
+        train_and_evaluate(
+            config, tmp_path / "parts", devices=one_device, until_epoch=until_epoch
+        )
+        rows = rows_without_clock(tmp_path / "parts")
+        assert len(rows) == (until_epoch or 2)
+    train_and_evaluate(config, tmp_path / "whole", devices=one_device)
+    assert rows == rows_without_clock(tmp_path / "whole")
+
+
 def test_another_config_is_refused_naming_field_and_values(tiny_run):
     with pytest.raises(UserError, match="config.batch_size=32, and now it is 16"):
         train_and_evaluate(tiny_config(batch_size=16), tiny_run)
