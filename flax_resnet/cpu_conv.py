@@ -145,7 +145,6 @@ def kernel_gradient3x3(
         last = strides * (new_width - 1) + 1
         columns = [padded[:, :, j : j + last : strides] for j in range(3)]
         p = jnp.concatenate(columns, axis=-1)
-        dy = dy.reshape(-1, features).T
         last = strides * (new_height - 1) + 1
         rows = [p[:, i : i + last : strides].reshape(-1, 3 * channels) for i in range(3)]
         return [t + dy @ row for t, row in zip(total, rows, strict=True)], None
@@ -153,7 +152,10 @@ def kernel_gradient3x3(
     start = [jnp.zeros((features, 3 * channels), x.dtype)] * 3
     chunks = (
         x.reshape(batch // chunk, chunk, height, width, channels),
-        dy.reshape(batch // chunk, chunk, new_height, new_width, features),
+        # Transposed in memory, as in winograd.py.
+        winograd.materialise(
+            lambda dy: dy.reshape(batch // chunk, -1, features).swapaxes(1, 2), dy
+        ),
     )
     total, _ = lax.scan(add_chunk, start, chunks)
     return jnp.stack([t.T for t in total]).reshape(3, 3, channels, features)

@@ -1,7 +1,9 @@
-"""What the C library does with freed memory."""
+"""What the C library does with freed memory, and the size of the system's pages."""
 
 import ctypes
+import os
 import sys
+from typing import Any
 
 # Of mallopt(3), glibc's malloc.h.
 _M_TRIM_THRESHOLD = -1
@@ -10,6 +12,8 @@ _M_MMAP_MAX = -4
 _M_ARENA_MAX = -8
 _NEVER = -1
 _TOP_PAD_BYTES = 64 << 20
+_MADV_HUGEPAGE = 14  # of madvise(2)
+_HUGE_PAGE_BYTES = 2 << 20
 
 
 def keep_freed_memory() -> bool:
@@ -18,14 +22,16 @@ def keep_freed_memory() -> bool:
     By default it gives every large block back to the system. XLA's CPU backend frees its buffers
     after each step, so that the next one had them mapped and zeroed page by page again: a fifth of
     the processor's time in a training step of the revised network. The memory of the process stays
-    at its peak instead.
+    at its peak instead, in huge pages where the system lends them: with its buffers in pages of
+    4 KiB, a step of that network takes a twentieth longer.
 
     To be called before other threads allocate. Other C libraries are left as they are.
     """
     if not sys.platform.startswith("linux"):
         return False
     try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        libc = ctypes.CDLL("libc.so.6")
+        mallopt = libc.mallopt
     except (OSError, AttributeError):  # musl has none
         return False
     settings = {
@@ -34,4 +40,37 @@ def keep_freed_memory() -> bool:
         _M_TRIM_THRESHOLD: _NEVER,
         _M_TOP_PAD: _TOP_PAD_BYTES,
     }
-    return all(mallopt(name, value) == 1 for name, value in settings.items())
+    kept = all(mallopt(name, value) == 1 for name, value in settings.items())
+    if kept:
+        _advise_huge_pages(libc)
+    return kept
+
+
+def _advise_huge_pages(libc: Any) -> None:
+    """Asks for huge pages in the part of the heap that is about to be allocated.
+
+    A block of half the machine's memory is allocated and freed at once. It is never touched, so it
+    takes no memory; freed, it is where later blocks come from.
+    """
+    if _is_reserving_memory():
+        return
+    libc.malloc.restype = ctypes.c_void_p
+    libc.malloc.argtypes = [ctypes.c_size_t]
+    libc.free.argtypes = [ctypes.c_void_p]
+    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    block = libc.malloc(size)
+    if block is None:  # a limit on the process's memory
+        return
+    start = -(-block // _HUGE_PAGE_BYTES) * _HUGE_PAGE_BYTES
+    libc.madvise(start, block + size - start, _MADV_HUGEPAGE)
+    libc.free(block)
+
+
+def _is_reserving_memory() -> bool:
+    """Whether the system sets memory aside for all that is allocated, used or not."""
+    try:
+        with open("/proc/sys/vm/overcommit_memory") as file:
+            return file.read().strip() == "2"
+    except OSError:
+        return False

@@ -1,6 +1,7 @@
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -26,3 +27,30 @@ def test_freed_memory_is_used_again_without_being_mapped_anew():
     pages = 10 * (64 << 20) // 4096
     assert faults["leave"] > pages / 2, "nothing to gain here"
     assert faults["keep"] < pages / 100
+
+
+HUGE_PAGES = """
+import re
+from flax_resnet.memory import keep_freed_memory
+before = open("/proc/self/status").read()
+assert keep_freed_memory()
+after = open("/proc/self/status").read()
+resident = [int(re.search(r"VmRSS:\\s+(\\d+)", text)[1]) for text in (before, after)]
+block = b"x" * (64 << 20)
+huge = re.search(r"AnonHugePages:\\s+(\\d+)", open("/proc/self/smaps_rollup").read())[1]
+print(resident[1] - resident[0], huge)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+def test_large_blocks_lie_in_huge_pages_and_none_are_taken_in_advance():
+    try:
+        enabled = Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text()
+    except FileNotFoundError:
+        enabled = "[never]"
+    if "[never]" in enabled:
+        pytest.skip("the system lends no huge pages")
+    output = subprocess.check_output([sys.executable, "-c", HUGE_PAGES], text=True)
+    more_resident_kb, huge_kb = map(int, output.split())
+    assert more_resident_kb < 8 << 10
+    assert huge_kb > 32 << 10
