@@ -222,9 +222,7 @@ def test_more_epochs_go_on_from_a_finished_run(tmp_path, tiny_run, one_device):
 def test_a_part_of_a_run_is_the_start_of_the_whole_one(tmp_path, one_device):
     config = tiny_config(schedule="cosine")
     for until_epoch in (1, 1, None):
-        train_and_evaluate(
-            config, tmp_path / "parts", devices=one_device, until_epoch=until_epoch
-        )
+        train_and_evaluate(config, tmp_path / "parts", devices=one_device, until_epoch=until_epoch)
         rows = rows_without_clock(tmp_path / "parts")
         assert len(rows) == (until_epoch or 2)
     train_and_evaluate(config, tmp_path / "whole", devices=one_device)
