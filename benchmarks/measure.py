@@ -79,10 +79,22 @@ def _processor() -> str:
 
 
 def report(
-    name: str, rows: Sequence[Mapping[str, Any]], output: Path, **more: Any
+    name: str,
+    rows: Sequence[Mapping[str, Any]],
+    output: Path,
+    kind: str = "benchmark",
+    **more: Any,
 ) -> dict[str, Any]:
-    """Prints the rows as a table, writes them with the machine's description as JSON."""
-    result = {"benchmark": name, "machine": machine(), **more, "rows": list(rows)}
+    """Prints the rows as a table, writes them with the machine's description as JSON.
+
+    Args:
+      name: of the file, without .json.
+      rows: with the same keys each.
+      output: folder of the file.
+      kind: the key under which the file holds `name`.
+      **more: single figures, printed below the table.
+    """
+    result = {kind: name, "machine": machine(), **more, "rows": list(rows)}
     output.mkdir(parents=True, exist_ok=True)
     path = output / f"{name}.json"
     path.write_text(json.dumps(result, indent=2) + "\n")
@@ -112,6 +124,8 @@ def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
 def _format(value: Any) -> str:
     if value is None:
         return "-"
+    if isinstance(value, list):
+        return f"{len(value):,}"
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
     return f"{value:,}" if isinstance(value, int) else str(value)
