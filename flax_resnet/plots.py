@@ -83,7 +83,7 @@ def draw_run(run: RunFolder, reference_log: str | None) -> list[Path]:
     paths = []
     for measure in (LOSS, ACCURACY):
         path = run.path / f"{measure.field}.png"
-        _save(run_figure(measure, rows, config, reference), path)
+        save_figure(run_figure(measure, rows, config, reference), path)
         paths.append(path)
     return paths
 
@@ -106,7 +106,8 @@ def draw_comparison(runs: Sequence[RunFolder], output: Path) -> Path:
     names = distinguishing_names([run.path for run in runs])
     configs = [run.config() for run in runs]
     rows = [read_rows(run) for run in runs]
-    _save(comparison_figure(dict(zip(names, rows, strict=True)), _common_title(configs)), output)
+    figure = comparison_figure(dict(zip(names, rows, strict=True)), _common_title(configs))
+    save_figure(figure, output)
     return output
 
 
@@ -291,8 +292,13 @@ def _finish_axes(axes: Axes, measure: Measure, last_epoch: int) -> None:
     else:
         bottom, top = _accuracy_range(values)
         axes.set_ylim(bottom, top + 0.015 * (top - bottom))  # a line at 100% in full
-    axes.set_xlabel("epoch", fontsize=_FONT)
-    axes.set_ylabel(measure.axis, fontsize=_FONT)
+    style_axes(axes, "epoch", measure.axis)
+
+
+def style_axes(axes: Axes, x_label: str, y_label: str) -> None:
+    """Labels, grid and quiet frame, the same in every picture."""
+    axes.set_xlabel(x_label, fontsize=_FONT)
+    axes.set_ylabel(y_label, fontsize=_FONT)
     axes.tick_params(labelsize=_FONT - 1, color="#BBBBBB")
     axes.grid(color="#E4E4E4", linewidth=0.8)
     axes.set_axisbelow(True)
@@ -356,6 +362,11 @@ def _shortened(name: str, length: int = 26) -> str:
     return name if len(name) <= length else f"{name[:half]}...{name[-half:]}"
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes a picture in the format that its name ends in.
+
+    Raises:
+      UserError: it cannot be written.
+    """
     with replacing(path) as part:
         figure.savefig(part, format=path.suffix[1:].lower())

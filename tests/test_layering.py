@@ -32,10 +32,13 @@ LAYERS = [
     ["steps"],
     ["parallel"],
     ["build", "evaluation", "summary"],
+    ["design_cost"],
+    ["design_space"],
     ["conv_choice", "runs"],
     ["metrics_log", "checkpoints"],
     ["trained", "reference_log", "progress", "profile", "signals"],
     ["plots"],
+    ["design_plot"],
     ["loop"],
     ["commands"],
 ]
