@@ -58,13 +58,11 @@ def design_figure(
             c=[c.depth for c in candidates],
             s=10 if len(candidates) < _DOTS else 4,
             cmap="viridis_r",
-            alpha=0.8,
             linewidths=0,
             rasterized=True,  # an .svg of every dot would be slow to open
         )
         bar = figure.colorbar(dots, pad=0.02, aspect=30, ticks=MaxNLocator(8, integer=True))
         bar.set_label("depth (layers with weights)", fontsize=_FONT)
-        bar.solids.set_alpha(1)
         bar.outline.set_visible(False)
     axes.axvline(max_params / 1e6, color="#777777", linewidth=1.2, linestyle="dashed")
     axes.set_xlim(0, 1.03 * max_params / 1e6)

@@ -86,7 +86,7 @@ class Space:
             shortcuts = self._kernels(self.shortcut_kernels, n)
             if self.block == "basic":
                 # Layer 1 keeps the shape, so K_1 acts nowhere: it is written as K_2.
-                shortcuts = sorted({(k[min(1, n - 1)], *k[1:]) for k in shortcuts})
+                shortcuts = sorted({(k[1], *k[1:]) for k in shortcuts}) if n > 1 else [(1,)]
         whole = map_shape(n, image_shape)
         pools = {None if (p, p) == whole else p for p in self.pool_sizes}
         fitting = [p for p in pools if p is None or p <= min(whole)]

@@ -24,11 +24,8 @@ def test_every_design_is_a_dot_at_its_parameters_and_multiply_adds():
 
 def test_known_answers_are_marked_where_they_are_and_without_a_design_on_the_axis():
     axes = design_figure(explore(SPACE, 5_000_000), 5_000_000).axes[0]
-    marks = {
-        (float(line.get_xdata()[0]), float(line.get_ydata()[0]))
-        for line in axes.get_lines()
-        if line.get_marker() in ("*", "^")
-    }
+    points = [line.get_xydata() for line in axes.get_lines() if line.get_marker() in ("*", "^")]
+    marks = {tuple(np.asarray(point).ravel().tolist()) for point in points}
     assert marks == {
         (k.params / 1e6, (k.multiply_adds or 0) / 1e9) for k in KNOWN if k.params is not None
     }

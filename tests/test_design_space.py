@@ -2,6 +2,7 @@
 
 import dataclasses
 import random
+from typing import Literal
 
 import pytest
 
@@ -32,7 +33,7 @@ def random_design(rng: random.Random) -> Design:
     def figures(*choices: int) -> tuple[int, ...]:
         return tuple(rng.choice(choices) for _ in range(n))
 
-    block = rng.choice(["basic", "bottleneck"])
+    block: Literal["basic", "bottleneck"] = rng.choice(["basic", "bottleneck"])
     channels = figures(2, 3, 4, 6)
     return Design(
         figures(1, 2, 3),
