@@ -8,6 +8,7 @@ from flax_resnet.errors import UserError
 
 COMMANDS = {
     "summary": "layer table, parameters and multiply-adds of a config's network",
+    "design": "which ResNets fit a number of parameters; a race chooses among them",
     "evaluate": "loss and accuracy of a trained run on its test images",
     "predict": "class probabilities of image files",
     "plot": "curves of a run, or of several in one figure",

@@ -65,6 +65,7 @@ def train_and_evaluate(
     cache_dir: Path | None = None,
     profile_dir: Path | None = None,
     until_epoch: int | None = None,
+    stop: StopRequest | None = None,
     log: Log = print,
 ) -> Outcome:
     """Trains, or goes on training, the run in `workdir` until it is finished or stopped.
@@ -77,6 +78,7 @@ def train_and_evaluate(
       profile_dir: where to write a trace of a few steps; None: nowhere.
       until_epoch: the epoch to end after, so that a part of a run is the start of the whole one
         (a schedule still spans config.num_epochs); None: the last.
+      stop: entered by the caller, who trains several runs and stops with them; None: its own.
       log: takes the lines for people.
 
     Raises:
@@ -90,7 +92,8 @@ def train_and_evaluate(
         run.claim(config)
         parallel = DataParallel(config.parallel, config.batch_norm, devices)
         trainer = Trainer(config, run, parallel, until_epoch)
-        with StopRequest() as stop, contextlib.closing(trainer):
+        listening = StopRequest() if stop is None else contextlib.nullcontext(stop)
+        with listening as stop, contextlib.closing(trainer):
             if trainer.finished:
                 log(f"{run.path} is finished: {describe_row(read_metrics(run.metrics_file)[-1])}")
                 return Outcome(None, trainer.step)

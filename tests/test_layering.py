@@ -8,7 +8,7 @@ PACKAGE = ROOT / "flax_resnet"
 
 LAYERS = [
     ["errors", "compile_cache", "memory"],
-    ["atomic_files"],
+    ["atomic_files", "number_ranges"],
     # Network.
     ["layers", "winograd"],
     ["cpu_conv"],
@@ -16,6 +16,7 @@ LAYERS = [
     ["models"],
     ["schedules", "optimizers"],
     ["config"],
+    ["design_config"],
     # Data.
     ["image_files"],
     ["image_arrays"],
@@ -34,12 +35,14 @@ LAYERS = [
     ["build", "evaluation", "summary"],
     ["design_cost"],
     ["design_space"],
+    ["design_table"],
     ["conv_choice", "runs"],
     ["metrics_log", "checkpoints"],
     ["trained", "reference_log", "progress", "profile", "signals"],
     ["plots"],
     ["design_plot"],
     ["loop"],
+    ["design_race"],
     ["commands"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -1,6 +1,20 @@
 """Arguments that several commands share."""
 
 import argparse
+from typing import Any
+
+from flax_resnet.errors import UserError
+
+# Classes and image sides of well-known sets: counting a network must need no data.
+KNOWN_SETS = {
+    "cifar10": (10, 32),
+    "cifar100": (100, 32),
+    "digits": (10, 32),
+    "svhn_cropped": (10, 32),
+    "mnist": (10, 28),
+    "fashion_mnist": (10, 28),
+    "imagenet2012": (1000, 224),
+}
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
@@ -12,3 +26,30 @@ def add_run(parser: argparse.ArgumentParser) -> None:
         default="last",
         help="best: of the highest validation accuracy (default: %(default)s)",
     )
+
+
+def add_classes_and_image_size(parser: argparse.ArgumentParser) -> None:
+    """--classes and --image-size, for sets that are not in KNOWN_SETS."""
+    parser.add_argument("--classes", type=int, help="number of classes, where unknown")
+    parser.add_argument("--image-size", type=int, help="side of the images in pixels, likewise")
+
+
+def classes_and_shape(args: argparse.Namespace, config: Any) -> tuple[int, tuple[int, int, int]]:
+    """Number of classes and (height, width, 3) of the config's images, from no data.
+
+    Raises:
+      UserError: one of both is neither known nor given.
+    """
+    known_classes, known_side = KNOWN_SETS.get(config.dataset, (None, None))
+
+    def known(flag: str, given: int | None, otherwise: int | None) -> int:
+        value = otherwise if given is None else given
+        if value is None:
+            raise UserError(f"{flag} is needed for config.dataset={config.dataset!r}")
+        if value < 1:
+            raise UserError(f"{flag} is {value}: it must be a whole number from 1 on")
+        return value
+
+    classes = known("--classes", args.classes, known_classes)
+    side = known("--image-size", args.image_size, config.image_size or known_side)
+    return classes, (side, side, 3)
