@@ -1,5 +1,6 @@
 """From a design to a config, and to a config file that trains it."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,8 @@ def _file_text(config: ConfigDict, base: ConfigDict, command: str, title: str) -
     ]
     for field, value in _flat(config).items():
         if value != base_values[field]:
-            lines.append(f"    config.{field} = {value!r}")
+            text = json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
+            lines.append(f"    config.{field} = {text}")
     return "\n".join([*lines, "    return config"]) + "\n"
 
 

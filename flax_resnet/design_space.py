@@ -16,6 +16,7 @@ from flax_resnet.models import MODELS
 from flax_resnet.resnet import Design
 
 CIFAR_CLASSES, CIFAR_SHAPE = 10, (32, 32, 3)
+TASK_PARAMS = 5_000_000  # the paper's bound
 MOST_DESIGNS = 2_000_000  # some 20 seconds of counting, and 2 GiB of candidates
 
 RankBy = Literal["multiply-adds", "depth", "params"]

@@ -38,6 +38,13 @@ def test_the_bound_is_the_last_number_that_fits(capsys):
     assert "the paper" not in capsys.readouterr().out
 
 
+def test_public_answers_beyond_the_bound_are_not_shown(capsys):
+    assert main(["design", *RECIPE, "--max-params", "3e6", "--rows", "0"]) == 0
+    text = capsys.readouterr().out
+    assert "2,797,610" in text
+    assert all(word not in text for word in ("the paper", "Wide-ResNet", "Coconut", "Efficient"))
+
+
 def test_answers_for_other_images_are_not_shown(capsys):
     assert main(["design", *RECIPE, "--dataset", "cifar100", "--rows", "1"]) == 0
     text = capsys.readouterr().out

@@ -42,7 +42,7 @@ def test_a_written_config_sets_only_what_differs(tmp_path):
         "config.design.shortcut_kernels = (1, 1, 1)",
         "config.design.stage_channels = (64, 128, 256)",
         "config.design.stage_sizes = (4, 4, 3)",
-        "config.reference_log = 'paper'",
+        'config.reference_log = "paper"',
     ]
 
 

@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     keep_freed_memory()
 
     from flax_resnet.config import load_config
-    from flax_resnet.design_space import CIFAR_CLASSES, CIFAR_SHAPE, KNOWN, explore
+    from flax_resnet.design_space import CIFAR_CLASSES, CIFAR_SHAPE, KNOWN, TASK_PARAMS, explore
     from flax_resnet.design_table import ranked_table
 
     if args.dataset is not None:
@@ -111,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
     )
     # Answers to the paper's task, for the same images.
     known = KNOWN if (classes, shape) == (CIFAR_CLASSES, CIFAR_SHAPE) else ()
-    known = [answer for answer in known if (answer.params or 0) <= max_params]
+    known = [answer for answer in known if (answer.params or TASK_PARAMS) <= max_params]
     print(ranked_table(ranked, known, args.rows))
     if args.output is not None:
         from flax_resnet.design_plot import draw_designs
