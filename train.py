@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from flax_resnet.errors import UserError
+from flax_resnet.signals import interrupted_code, leave
 
 
 def main(argv: list[str]) -> int:
@@ -36,6 +37,10 @@ def main(argv: list[str]) -> int:
         from flax_resnet.config import load_config
 
         config = load_config(args.config, overrides)
+        if config.deterministic:
+            from flax_resnet.determinism import use_deterministic_kernels
+
+            use_deterministic_kernels()
 
         from flax_resnet.compile_cache import keep_compiled
         from flax_resnet.dataset_cache import default_cache_dir
@@ -48,11 +53,11 @@ def main(argv: list[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("stopped; what was saved before stays", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stopped:
+        print("stopped; run the same command again to go on from the last save", file=sys.stderr)
+        return interrupted_code(stopped)
     return 0 if outcome.signum is None else 128 + outcome.signum
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    leave(main(sys.argv[1:]))

@@ -151,7 +151,7 @@ def fed_over_resident(quick: bool, rounds: int) -> dict[str, Any]:
         in_flight = InFlight(parallel)
         for _ in range(per_call):
             state, sums = steps(state, sums, next(chunks))
-            in_flight.add(sums.loss)
+            in_flight.add(sums)
         jax.block_until_ready((state, sums))
 
     def same() -> Iterator[Any]:

@@ -61,9 +61,12 @@ def get_config() -> ConfigDict:
     config.weight_decay = 0.0  # L2 in the gradient; of adamw: decoupled; adam has none
     config.decay = "all"  # what weight_decay acts on: all parameters, or kernels alone
 
+    config.on_nan = "stop"  # loss or gradient not finite: stop, or skip the step and go on
+
     # The machine.
     config.conv = "auto"  # convolutions: native (XLA's), winograd (fast on a CPU, slow to compile)
     config.parallel = "jit"  # how the step is compiled for all local devices: jit, pmap
+    config.deterministic = False  # the same bits in every run on a GPU too, at a cost in speed
     config.steps_per_dispatch = placeholder(int)  # compiled as one; None: 1 on a CPU, else many
     config.checkpoint_every_minutes = 10.0  # besides every epoch
     config.checkpoint_every_steps = placeholder(int)  # besides; None: not by steps

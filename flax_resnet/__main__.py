@@ -5,6 +5,7 @@ import importlib
 import sys
 
 from flax_resnet.errors import UserError
+from flax_resnet.signals import interrupted_code, leave
 
 COMMANDS = {
     "summary": "layer table, parameters and multiply-adds of a config's network",
@@ -40,9 +41,9 @@ def main(argv: list[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        return 130
+    except KeyboardInterrupt as stopped:
+        return interrupted_code(stopped)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    leave(main(sys.argv[1:]))

@@ -74,7 +74,11 @@ def build_train_step(
     optimizer = build_optimizer(config, steps_per_epoch)
     normalize = make_normalize(config.mean, config.std)
     return lambda axis_name, norm_axis_name: make_train_step(
-        build_model(config, num_classes, norm_axis_name, convolve), optimizer, normalize, axis_name
+        build_model(config, num_classes, norm_axis_name, convolve),
+        optimizer,
+        normalize,
+        axis_name,
+        config.on_nan,
     )
 
 

@@ -1,12 +1,21 @@
-"""Saving and restoring a run with orbax, all in one place because its API is on the move.
+"""The checkpoints of a run: orbax writes and reads the arrays, a manifest tells which are whole.
 
-Orbax's v1 API is used: the one that takes over at its release 1.0.
+A checkpoint is a folder, named after its step, with orbax's files and a manifest. It is written
+under another name and renamed when it is complete, so that a process killed at any moment leaves
+the checkpoints before it as they were. Before one is read, all its files are checked; a damaged
+one is put aside and the one before it taken.
+
+Orbax's v1 API is used: the one that takes over at its release 1.0. Its own Checkpointer, which
+counts an empty folder as the newest checkpoint and checks no content, is not.
 """
 
+import concurrent.futures
 import dataclasses
 import logging
 import math
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,14 +23,20 @@ import jax
 from orbax.checkpoint import v1 as ocp
 
 from flax_resnet.errors import UserError
+from flax_resnet.manifest import Damaged, check_files, read_manifest, write_manifest
 from flax_resnet.train_state import MetricSums, TrainState
 
 Which = Literal["last", "best"]
 
+KEPT = 2  # the newest ones
+ARRAYS = "arrays"  # orbax's folder in a checkpoint's
+WRITING = "writing-"  # before the name of one that is not complete yet
+DAMAGED = "damaged-"  # before the name of one that was put aside
+
 
 @dataclasses.dataclass(frozen=True)
 class Saved:
-    """A checkpoint.
+    """What a checkpoint holds.
 
     Attributes:
       state: the training state.
@@ -36,53 +51,119 @@ class Saved:
     evaluated: bool
 
 
+@dataclasses.dataclass(frozen=True, order=True)
+class Checkpoint:
+    """A complete checkpoint on disk; the newest is the largest.
+
+    Attributes:
+      step: steps taken.
+      evaluated, seconds: as in Saved.
+      val_accuracy: fraction, ranks the best; None: never the best.
+      folder: where it is.
+    """
+
+    step: int
+    evaluated: bool
+    seconds: float
+    val_accuracy: float | None = dataclasses.field(compare=False)
+    folder: Path
+
+
 class Checkpoints:
     """The checkpoints of a run: the last two, and the best where there is a validation split.
 
     Writing goes on in the background; `wait` or `close` returns when it is done.
     """
 
-    def __init__(self, folder: Path, *, keep_best: bool, read_only: bool = False) -> None:
-        """Opens the folder; without `read_only`, what a killed process left half-written goes."""
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        keep_best: bool,
+        read_only: bool = False,
+        log: Callable[[str], None] = print,
+    ) -> None:
+        """Opens the folder.
+
+        Args:
+          folder: made when the first checkpoint is saved.
+          keep_best: keep the one of the highest validation accuracy, too.
+          read_only: leave everything as it is; otherwise what a killed process left half-written
+            goes, and damaged checkpoints are put aside.
+          log: is told of damaged checkpoints.
+        """
         _quiet_orbax()
+        self._folder = folder.absolute()
+        self._keep_best = keep_best
+        self._read_only = read_only
+        self._log = log
+        self._writer = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
+        self._writing: concurrent.futures.Future[None] | None = None
         if not read_only:
-            # Not left to orbax: its background thread for this dies noisily when an error ends the
-            # program at once.
-            for leftover in folder.glob("*.orbax-checkpoint-tmp*"):
+            for leftover in self._folder.glob(f"{WRITING}*"):
                 shutil.rmtree(leftover)
-        policies = ocp.training.preservation_policies
-        keep: Any = policies.LatestN(2)
-        if keep_best:
-            best = policies.BestN(get_metric_fn=lambda metrics: metrics["val_accuracy"], n=1)
-            keep = policies.AnyPreservationPolicy([keep, best])
-        self._checkpointer = ocp.training.Checkpointer(
-            folder.absolute(), preservation_policy=keep, cleanup_tmp_directories=False
-        )
+        self._complete = self._find()
+        self._checked: set[Checkpoint] = set()
 
     @property
-    def latest_step(self) -> int | None:
-        """The step of the newest checkpoint; None: there is none."""
-        latest = self._checkpointer.latest
-        return None if latest is None else latest.step
+    def latest(self) -> Checkpoint | None:
+        """The newest checkpoint that is whole; None: there is none yet.
 
-    @property
-    def latest_is_evaluated(self) -> bool:
-        """Whether the newest checkpoint's `evaluated` is set; True where there is none."""
-        latest = self._checkpointer.latest
-        if latest is None:
-            return True
-        return self._checkpointer.metadata(latest).custom_metadata["evaluated"]
+        Raises:
+          UserError: there are some, and all are damaged.
+        """
+        while self._complete:
+            newest = max(self._complete)
+            if self._is_whole(newest):
+                return newest
+            self._complete.remove(newest)
+        if any(self._folder.glob(f"{DAMAGED}*")) or self._damaged:
+            raise UserError(
+                f"{self._folder} holds damaged checkpoints alone: bring a copy of a whole one "
+                "back, or begin anew in another --workdir"
+            )
+        return None
 
     @property
     def is_saving(self) -> bool:
         """Whether a checkpoint is still being written."""
-        return self._checkpointer.is_saving_in_progress()
+        return self._writing is not None and not self._writing.done()
+
+    @property
+    def _ranked(self) -> list[Any]:
+        """Those with a validation accuracy, the best at the end; of equals the newest."""
+        ranked = [c for c in self._complete if c.val_accuracy is not None]
+        return sorted(ranked, key=lambda c: (c.val_accuracy, c))
 
     def would_be_best(self, val_accuracy: float | None) -> bool:
         """Whether a checkpoint of this validation accuracy (None: not taken) would be the best."""
         if val_accuracy is None or not math.isfinite(val_accuracy):
             return False
-        return all(c.metrics["val_accuracy"] < val_accuracy for c in self._checkpointer.checkpoints)
+        return all(c.val_accuracy < val_accuracy for c in self._ranked)
+
+    def check_space(self, saved: Saved) -> None:
+        """Checks, before any training, that checkpoints as large as `saved` find room on the disk.
+
+        Raises:
+          UserError: they do not, or the folder cannot be written.
+        """
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves((saved.state, saved.sums)))
+        # While one is written, all that are kept are still there.
+        missing = max(1, KEPT + self._keep_best + 1 - len(self._complete))
+        reserved = self._folder / f"{WRITING}nothing"
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            try:
+                with open(reserved, "wb") as file:
+                    if hasattr(os, "posix_fallocate"):
+                        os.posix_fallocate(file.fileno(), 0, missing * size)
+            finally:
+                reserved.unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"{self._folder} has no room for checkpoints of {size / 2**20:,.1f} MiB "
+                f"({error.strerror}): free {missing} times that, or give another --workdir"
+            ) from error
 
     def save(self, saved: Saved, step: int, *, val_accuracy: float | None = None) -> None:
         """Begins to write a checkpoint; the arrays may be overwritten once this returns.
@@ -91,23 +172,65 @@ class Checkpoints:
           saved: what to write.
           step: `saved.state.step`, known to the host.
           val_accuracy: ranks the best; None or non-finite: never the best.
+
+        Raises:
+          UserError: the one before could not be written.
         """
-        self.wait()  # overwrite=True would delete a save of this step that is still under way
-        usable = val_accuracy is not None and math.isfinite(val_accuracy)
-        self._checkpointer.save_async(
-            step,
-            {"state": saved.state, "sums": saved.sums},
-            # A step is saved anew when the evaluation that follows it has been made good.
-            overwrite=True,
-            # BestN takes NaN for the best there is; minus infinity is never kept for its rank.
-            metrics={"val_accuracy": val_accuracy if usable else -math.inf},
-            custom_metadata={"seconds": saved.seconds, "evaluated": saved.evaluated},
+        self.wait()
+        ranked = val_accuracy is not None and math.isfinite(val_accuracy)
+        rank = val_accuracy if ranked else None
+        # A step is saved anew when the evaluation that follows it has been made good.
+        name = str(step) if saved.evaluated else f"{step}-not-evaluated"
+        target = Checkpoint(step, saved.evaluated, saved.seconds, rank, self._folder / name)
+        part = self._folder / (WRITING + name)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            arrays = {"state": saved.state, "sums": saved.sums}
+            response = ocp.save_async(part / ARRAYS, arrays)
+        except Exception as error:
+            raise self._not_written(target, part, error) from error
+        self._writing = self._writer.submit(self._complete_writing, response, part, target)
+
+    def _complete_writing(self, response: Any, part: Path, target: Checkpoint) -> None:
+        try:
+            response.result()
+            about = dataclasses.asdict(target)
+            del about["folder"]
+            write_manifest(part, about)
+            if target.folder.exists():
+                shutil.rmtree(target.folder)
+            part.rename(target.folder)
+        # Orbax passes on what the file system raises in many a form.
+        except Exception as error:
+            raise self._not_written(target, part, error) from error
+        self._complete = [c for c in self._complete if c.folder != target.folder] + [target]
+        self._checked.add(target)
+        self._prune()
+
+    def _not_written(self, target: Checkpoint, part: Path, error: Exception) -> UserError:
+        shutil.rmtree(part, ignore_errors=True)  # whoever frees space finds all of it
+        newest = max(self._complete, default=None)
+        last = f"the last one is of step {newest.step}" if newest else "there is none before it"
+        return UserError(
+            f"the checkpoint of step {target.step} cannot be written to {self._folder} "
+            f"({_reason(error)}); {last}: free space, then run the same command again"
         )
+
+    def _prune(self) -> None:
+        kept = set(sorted(self._complete)[-KEPT:])
+        if self._keep_best:
+            kept |= set(self._ranked[-1:])
+        for old in set(self._complete) - kept:
+            # Renamed first: killed in between, it is no half of a checkpoint.
+            doomed = old.folder.with_name(WRITING + old.folder.name)
+            old.folder.rename(doomed)
+            shutil.rmtree(doomed)
+            self._complete.remove(old)
 
     def restore(
         self, abstract: Saved, sharding: jax.sharding.Sharding, which: Which = "last"
     ) -> Saved:
-        """A checkpoint.
+        """A checkpoint, after a check of all its files.
 
         Args:
           abstract: shapes and dtypes, as from jax.eval_shape.
@@ -115,29 +238,91 @@ class Checkpoints:
           which: the newest ('last'), or that of the highest validation accuracy ('best').
 
         Raises:
-          UserError: there is none.
+          UserError: there is none that is whole, or it holds another network's arrays.
         """
-        found = self._find(which)
+        found = self.latest if which == "last" else self._best()
         if found is None:
-            raise UserError(f"{self._checkpointer.directory} holds no {which} checkpoint yet")
-        target = {"state": abstract.state, "sums": abstract.sums}
-        loaded = self._checkpointer.load(found, _with_sharding(target, sharding))
-        metadata = self._checkpointer.metadata(found).custom_metadata
-        return Saved(loaded["state"], loaded["sums"], metadata["seconds"], metadata["evaluated"])
+            raise UserError(f"{self._folder} holds no {which} checkpoint yet")
+        target = _with_sharding({"state": abstract.state, "sums": abstract.sums}, sharding)
+        try:
+            loaded: Any = ocp.load(found.folder / ARRAYS, target)
+        except Exception as error:
+            raise UserError(
+                f"{found.folder} is whole, but not of this network and program: {_reason(error)}"
+            ) from error
+        return Saved(loaded["state"], loaded["sums"], found.seconds, found.evaluated)
 
-    def _find(self, which: Which) -> Any:
-        if which == "last":
-            return self._checkpointer.latest
-        ranked = [c for c in self._checkpointer.checkpoints if c.metrics["val_accuracy"] >= 0]
-        return max(ranked, key=lambda c: c.metrics["val_accuracy"], default=None)
+    def _best(self) -> Checkpoint | None:
+        best = self._ranked[-1] if self._ranked else None
+        if best is not None and not self._is_whole(best):
+            raise UserError(f"{best.folder}, the best checkpoint, is damaged: take the last one")
+        return best
+
+    def _find(self) -> list[Checkpoint]:
+        """The checkpoints whose manifests are whole."""
+        self._damaged = False
+        found = []
+        for folder in sorted(self._folder.glob("*")):
+            if not folder.is_dir() or folder.name.startswith((WRITING, DAMAGED)):
+                continue
+            try:
+                about = read_manifest(folder)
+                found.append(Checkpoint(**about, folder=folder))
+            except Damaged as damage:
+                self._put_aside(folder, damage)
+        return found
+
+    def _is_whole(self, checkpoint: Checkpoint) -> bool:
+        if checkpoint in self._checked:
+            return True
+        try:
+            check_files(checkpoint.folder)
+        except Damaged as damage:
+            self._put_aside(checkpoint.folder, damage)
+            return False
+        self._checked.add(checkpoint)
+        return True
+
+    def _put_aside(self, folder: Path, damage: Damaged) -> None:
+        self._damaged = True
+        where = folder
+        if not self._read_only:
+            where = folder.with_name(DAMAGED + folder.name)
+            shutil.rmtree(where, ignore_errors=True)  # of an earlier time
+            folder.rename(where)
+        self._log(f"checkpoint {where} is damaged ({damage}): it is not used")
 
     def wait(self) -> None:
-        """Returns when everything begun is on disk; raises what went wrong."""
-        self._checkpointer.wait()
+        """Returns when everything begun is on disk.
+
+        Raises:
+          UserError: it could not be written.
+        """
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
 
     def close(self) -> None:
-        """Waits, and ends the background threads."""
-        self._checkpointer.close()
+        """Waits, and ends the background thread."""
+        try:
+            self.wait()
+        finally:
+            self._writer.shutdown()
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, short: orbax's own texts are pages long."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    text = " ".join(str(error).split())
+    # Tensorstore's texts carry the system's message.
+    for code in (28, 122, 27, 30, 13):  # ENOSPC, EDQUOT, EFBIG, EROFS, EACCES
+        if os.strerror(code) in text:
+            return os.strerror(code)
+    return text[:200] or type(error).__name__
 
 
 def _with_sharding(tree: Any, sharding: jax.sharding.Sharding) -> Any:

@@ -27,6 +27,7 @@ FREE_FIELDS = frozenset(
         "checkpoint_every_minutes",
         "checkpoint_every_steps",
         "reference_log",
+        "on_nan",  # decides how a run goes on that stopped
         "init_from",  # read at a run's first start only
     }
 )
@@ -258,8 +259,10 @@ RULES: dict[str, Rule] = {
     "epsilon": _POSITIVE,
     "weight_decay": _number(lambda v: v >= 0, "a number from 0 on"),
     "decay": _choice("all", "kernels"),
+    "on_nan": _choice("stop", "skip"),
     "conv": _choice("auto", "native", "winograd"),
     "parallel": _choice("jit", "pmap"),
+    "deterministic": _flag(),
     "steps_per_dispatch": _optional(_whole(1)),
     "checkpoint_every_minutes": _POSITIVE,
     "checkpoint_every_steps": _optional(_whole(1)),

@@ -73,7 +73,7 @@ class Evaluator:
             if should_stop():
                 return None
             sums = self._steps(variables, sums, chunk)
-            in_flight.add(sums.loss)
+            in_flight.add(sums)
         sums = jax.device_get(sums)
         images = int(sums.images)
         return Evaluation(float(sums.loss) / images, int(sums.correct) / images, images)

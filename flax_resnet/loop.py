@@ -5,7 +5,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 from ml_collections import ConfigDict
@@ -33,7 +33,7 @@ from flax_resnet.profile import Profile
 from flax_resnet.progress import EpochProgress
 from flax_resnet.reference_log import read_reference
 from flax_resnet.runs import DataInfo, RunFolder
-from flax_resnet.signals import StopRequest
+from flax_resnet.signals import StopRequest, while_answering_signals
 from flax_resnet.summary import format_summary, summarize
 from flax_resnet.train_state import MetricSums, init_state
 from flax_resnet.trained import load_trained, start_from
@@ -91,14 +91,14 @@ def train_and_evaluate(
     try:
         run.claim(config)
         parallel = DataParallel(config.parallel, config.batch_norm, devices)
-        trainer = Trainer(config, run, parallel, until_epoch)
         listening = StopRequest() if stop is None else contextlib.nullcontext(stop)
-        with listening as stop, contextlib.closing(trainer):
+        with listening as stop, Trainer(config, run, parallel, until_epoch, log) as trainer:
             if trainer.finished:
                 log(f"{run.path} is finished: {describe_row(read_metrics(run.metrics_file)[-1])}")
                 return Outcome(None, trainer.step)
-            trainer.load(cache_dir, log)
-            trainer.train(stop, Profile(profile_dir, log), log)
+            trainer.load(cache_dir)
+            with stop.remembered():
+                trainer.train(stop, Profile(profile_dir, log))
         if not stop or trainer.finished:
             return Outcome(None, trainer.step)
         log(f"saved at step {trainer.step} in {run.path}; run the same command again to go on")
@@ -120,14 +120,19 @@ class Trainer:
         run: RunFolder,
         parallel: DataParallel,
         until_epoch: int | None = None,
+        log: Log = print,
     ) -> None:
+        self._log = log
         self._config = config
         self._last_epoch = min(until_epoch or config.num_epochs, config.num_epochs)
         self._run = run
         self._parallel = parallel
-        self._checkpoints = Checkpoints(run.checkpoints, keep_best=config.validation_split > 0)
-        self.step = self._checkpoints.latest_step or 0
-        self._evaluated = self._checkpoints.latest_is_evaluated  # the last whole epoch
+        self._checkpoints = Checkpoints(
+            run.checkpoints, keep_best=config.validation_split > 0, log=log
+        )
+        latest = self._checkpoints.latest
+        self.step = latest.step if latest else 0
+        self._evaluated = latest.evaluated if latest else True  # the last whole epoch
         self._saved_as = (self.step, self._evaluated)  # of the newest checkpoint
         self._seconds = 0.0  # training time of the running epoch
         self._last_save = time.monotonic()
@@ -146,7 +151,7 @@ class Trainer:
             and self._saved_as == (rows[-1]["step"], True)
         )
 
-    def load(self, cache_dir: Path | None, log: Log) -> None:
+    def load(self, cache_dir: Path | None) -> None:
         """Brings images and state into memory, and compiles."""
         config = self._config
         dataset = load_dataset(
@@ -155,27 +160,28 @@ class Trainer:
             archive=config.archive,
             image_size=config.image_size,
             cache_dir=cache_dir,
-            log=log,
+            log=self._log,
         )
         check_image_size(config, dataset.image_shape)
         self._take_data(dataset)
         self._schedule = build_schedule(config, self._batches.steps_per_epoch)
         self._build_train_steps(dataset)
-        self._describe(dataset, log)
-        self._restore_or_init(dataset, log)
-        self._compile(log)
+        self._describe(dataset)
+        self._restore_or_init(dataset)
+        self._checkpoints.check_space(self._to_save())
+        self._compile()
         # The line of an epoch that is about to be evaluated again is made again, too.
         logged = self.step if self._evaluated else self.step - 1
         self._metrics_log = MetricsLog(self._run, logged)
 
-    def train(self, stop: StopRequest, profile: Profile, log: Log) -> None:
+    def train(self, stop: StopRequest, profile: Profile) -> None:
         """Trains until the run is finished or `stop` is set; everything is saved on return."""
         self._profile = profile
         # Over all epochs: while one is evaluated, the images of the next are made.
         chunks = prefetch(self._chunks)
         try:
             while True:
-                if not self._evaluated and not self._finish_epoch(stop, log):
+                if not self._evaluated and not self._finish_epoch(stop):
                     break
                 epoch = self.step // self._batches.steps_per_epoch
                 if epoch >= self._last_epoch or not self._train_epoch(epoch, chunks, stop):
@@ -189,9 +195,13 @@ class Trainer:
             profile.close()
             self._metrics_log.close()
 
-    def close(self) -> None:
-        """Waits for what is being saved, and ends the background threads."""
-        self._checkpoints.close()
+    def __enter__(self) -> "Trainer":
+        return self
+
+    def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
+        """Waits for what is being saved; after a second Ctrl-C for nothing."""
+        if error_type is None or not issubclass(error_type, KeyboardInterrupt):
+            self._checkpoints.close()
 
     def _take_data(self, dataset: Dataset) -> None:
         """Splits the images over training, validation and test; checks that they are the run's."""
@@ -267,8 +277,8 @@ class Trainer:
         for size in short:
             self._train_steps[size] = build("native")
 
-    def _describe(self, dataset: Dataset, log: Log) -> None:
-        config, data = self._config, self._data
+    def _describe(self, dataset: Dataset) -> None:
+        config, data, log = self._config, self._data, self._log
         model = build_model(config, dataset.num_classes)
         summary = summarize(model, dataset.image_shape)
         text = format_summary(summary, config.model)
@@ -294,9 +304,9 @@ class Trainer:
                 "devices, so each computes the whole batch; take a multiple to share it"
             )
 
-    def _restore_or_init(self, dataset: Dataset, log: Log) -> None:
-        config, steps = self._config, self._batches.steps_per_epoch
-        if self._checkpoints.latest_step is not None:
+    def _restore_or_init(self, dataset: Dataset) -> None:
+        config, steps, log = self._config, self._batches.steps_per_epoch, self._log
+        if self._checkpoints.latest is not None:
             abstract = abstract_checkpoint(config, dataset.num_classes, dataset.image_shape)
             saved = self._checkpoints.restore(
                 Saved(*abstract, seconds=0.0, evaluated=True), self._parallel.replicated
@@ -327,16 +337,19 @@ class Trainer:
         self._sums = self._parallel.replicate(MetricSums.zeros())
         self._seconds = 0.0
 
-    def _compile(self, log: Log) -> None:
+    def _compile(self) -> None:
         """Compiles before the clock starts, for the full and for the short batch."""
         start = time.monotonic()
+        while_answering_signals(self._compile_steps)
+        self._log(f"compiled in {time.monotonic() - start:.1f} s")
+
+    def _compile_steps(self) -> None:
         plan = self._batches.plan(0)
         for bounds in self._batches.distinct_chunks():
             chunk = self._place(self._batches.chunk(plan, *bounds))
             self._train_steps[chunk.batch_size].compile_for(self._state, self._sums, chunk)
         for evaluator in self._evaluators.values():
             evaluator.compile(self._state.variables)
-        log(f"compiled in {time.monotonic() - start:.1f} s")
 
     def _place(self, chunk: Chunk) -> PlacedChunk:
         return self._parallel.place(chunk.images, chunk.labels)
@@ -368,20 +381,48 @@ class Trainer:
             self.step += chunk.steps
             epoch_step += chunk.steps
             self._evaluated = epoch_step < steps
-            in_flight.add(self._sums.loss)
+            done = in_flight.add(self._sums)
+            if done is not None and self._must_stop_at(done):
+                break
             progress.note(epoch_step, self._sums)
             if epoch_step < steps and self._save_is_due(chunk.steps):
                 self._stop_clock()
+                if self._must_stop_at(self._sums):
+                    break
                 self._save()
                 self._clock = time.monotonic()
         self._stop_clock()
         progress.close()
+        if self._must_stop_at(self._sums):
+            self._stop_before_non_finite(epoch)
         return not self._evaluated
 
     def _stop_clock(self) -> None:
         """Adds the time since the clock started, the device's work included."""
         jax.block_until_ready(self._sums)
         self._seconds += time.monotonic() - self._clock
+        self._clock = time.monotonic()
+
+    def _must_stop_at(self, sums: MetricSums) -> bool:
+        """Whether a step was not finite; to be asked of sums that the device has finished."""
+        return self._config.on_nan == "stop" and int(sums.non_finite) > 0
+
+    def _stop_before_non_finite(self, epoch: int) -> NoReturn:
+        """Saves the state before the step that was not finite, where the device has stopped."""
+        self.step = int(self._state.step)
+        epoch_step = self.step - epoch * self._batches.steps_per_epoch
+        self._evaluated = True  # the epoch before this one
+        none = self._parallel.replicate(MetricSums.zeros().non_finite)
+        self._sums = dataclasses.replace(self._sums, non_finite=none)
+        if (self.step, self._evaluated) != self._saved_as:
+            self._save()
+        self._checkpoints.wait()
+        raise UserError(
+            f"step {self.step + 1} (epoch {epoch + 1}, step {epoch_step + 1} of it): the loss or a "
+            f"gradient is NaN or infinite; the state before it, of step {self.step}, is saved in "
+            f"{self._run.path}. Lower config.learning_rate in another --workdir, or go on without "
+            "such steps: config.on_nan=skip"
+        )
 
     def _save_is_due(self, steps: int) -> bool:
         """Whether the last `steps` steps passed a multiple of checkpoint_every_steps, or time."""
@@ -390,7 +431,7 @@ class Trainer:
         minutes = (time.monotonic() - self._last_save) / 60
         return by_steps or minutes >= self._config.checkpoint_every_minutes
 
-    def _finish_epoch(self, stop: StopRequest, log: Log) -> bool:
+    def _finish_epoch(self, stop: StopRequest) -> bool:
         """Evaluates, logs and saves a trained epoch; False: stopped before that."""
         evaluations: dict[str, Evaluation] = {}
         for name, evaluator in self._evaluators.items():
@@ -401,7 +442,7 @@ class Trainer:
         row = self._row(evaluations)
         # The line first: after a crash in between, resuming drops it and makes it again.
         self._metrics_log.append(row)
-        log(describe_row(row, self._config.num_epochs))
+        self._log(describe_row(row, self._config.num_epochs))
         self._metrics_log.add_events(row)
         self._evaluated = True
         self._reset_sums()
@@ -416,14 +457,22 @@ class Trainer:
 
     def _row(self, evaluations: dict[str, Evaluation]) -> Row:
         sums = jax.device_get(self._sums)
+        epoch = self.step // self._batches.steps_per_epoch
+        if not int(sums.batches):
+            raise UserError(
+                f"epoch {epoch}: the loss or a gradient of every step was NaN or infinite, so "
+                "nothing was learnt: lower config.learning_rate in another --workdir"
+            )
         row = {
-            "epoch": self.step // self._batches.steps_per_epoch,
+            "epoch": epoch,
             "step": self.step,
             "train_loss": float(sums.loss) / int(sums.batches),
             "train_accuracy": int(sums.correct) / int(sums.images),
         }
         for name, evaluation in evaluations.items():
             row |= {f"{name}_loss": evaluation.loss, f"{name}_accuracy": evaluation.accuracy}
+        if self._config.on_nan == "skip":
+            row["skipped_steps"] = int(sums.non_finite)
         return row | {
             "learning_rate": float(self._schedule(self.step - 1)),
             "seconds": self._seconds,
@@ -431,10 +480,12 @@ class Trainer:
         }
 
     def _save(self, val_accuracy: float | None = None) -> None:
-        saved = Saved(self._state, self._sums, self._seconds, self._evaluated)
-        self._checkpoints.save(saved, self.step, val_accuracy=val_accuracy)
+        self._checkpoints.save(self._to_save(), self.step, val_accuracy=val_accuracy)
         self._saved_as = (self.step, self._evaluated)
         self._last_save = time.monotonic()
+
+    def _to_save(self) -> Saved:
+        return Saved(self._state, self._sums, self._seconds, self._evaluated)
 
     def _plot(self) -> None:
         # Imported here: matplotlib takes a second, and the first epoch need not wait for it.
@@ -456,7 +507,8 @@ def describe_row(row: Row, num_epochs: int | None = None) -> str:
 
     total = f"/{num_epochs}" if num_epochs else ""
     sets = "   ".join(figures(name) for name in ("train", "val", "test") if f"{name}_loss" in row)
+    skipped = f"   {row['skipped_steps']} steps skipped" if row.get("skipped_steps") else ""
     return (
         f"epoch {row['epoch']}{total}   {sets}   lr {row['learning_rate']:.3g}   "
-        f"{row['seconds']:.1f} s   {row['images_per_second']:,.0f} images/s"
+        f"{row['seconds']:.1f} s   {row['images_per_second']:,.0f} images/s{skipped}"
     )

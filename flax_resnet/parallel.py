@@ -202,10 +202,15 @@ class InFlight:
         # A CPU takes seconds for a step of a large network, an accelerator milliseconds.
         steps = 2 if parallel.devices[0].platform == "cpu" else 16
         self._limit = max(2, steps // steps_per_dispatch)
-        self._waiting: collections.deque[jax.Array] = collections.deque()
+        self._waiting: collections.deque[Any] = collections.deque()
 
-    def add(self, result: jax.Array) -> None:
-        """Takes note of a dispatch by one of its results; waits for an old one if needed."""
+    def add(self, result: Any) -> Any:
+        """Takes note of a dispatch by its result; returns that of an old one, waited for, or None.
+
+        Args:
+          result: a tree of arrays.
+        """
         self._waiting.append(result)
-        if len(self._waiting) > self._limit:
-            self._waiting.popleft().block_until_ready()
+        if len(self._waiting) <= self._limit:
+            return None
+        return jax.block_until_ready(self._waiting.popleft())

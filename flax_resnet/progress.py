@@ -54,6 +54,8 @@ class EpochProgress:
 
     def _show(self, step: int, sums: MetricSums, now: float) -> None:
         images, batches = int(sums.images), int(sums.batches)
+        if not batches:  # all steps up to here were skipped
+            return
         speed = (images - self._first_images) / max(now - self._start, 1e-9)
         figures = (
             f"{speed:,.0f} images/s, loss {float(sums.loss) / batches:.4f}, "

@@ -66,6 +66,9 @@ class RunFolder:
                 "or give another --workdir"
             ) from error
 
+        for leftover in self.path.glob(".*.part"):  # of a killed process (atomic_files.py)
+            leftover.unlink(missing_ok=True)
+
     def unlock(self) -> None:
         """Gives the folder back."""
         self._lock_file.close()

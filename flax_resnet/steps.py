@@ -4,8 +4,9 @@
 device holds an equal share of the batch.
 """
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -37,11 +38,17 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     normalize: Normalize,
     axis_name: str | None = None,
+    on_nan: Literal["stop", "skip"] = "stop",
 ) -> TrainStep:
     """A function (state, sums, (images uint8 [B, H, W, 3], labels int [B])) -> (state, sums).
 
     The loss is cross-entropy, mean over the batch. BatchNorm's statistics are those of the local
     batch unless `model.axis_name` is `axis_name`; the running ones are averaged over devices.
+
+    A step whose loss, a gradient or a statistic of BatchNorm is not finite changes nothing but
+    `sums.non_finite`. With `on_nan` 'skip' it counts as a step taken. With 'stop' it does not, and
+    no later step changes anything while `sums.non_finite` is above 0: what is there when the host
+    finds out is the state before that step.
     """
 
     def train_step(
@@ -76,9 +83,24 @@ def make_train_step(
             batch_stats=batch_stats,
             opt_state=opt_state,
         )
-        return new_state, sums.add(loss, correct, count)
+        finite = _all_finite((loss, grads, batch_stats))
+        old_sums = dataclasses.replace(sums, non_finite=sums.non_finite + ~finite)
+        old_state = state
+        if on_nan == "stop":
+            finite &= sums.non_finite == 0
+        else:
+            old_state = dataclasses.replace(state, step=state.step + 1)
+        return _choose(finite, (new_state, sums.add(loss, correct, count)), (old_state, old_sums))
 
     return train_step
+
+
+def _all_finite(tree: Any) -> Bool[Array, ""]:
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
+
+
+def _choose(condition: Bool[Array, ""], tree: Any, otherwise: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), tree, otherwise)
 
 
 def make_eval_step(model: ResNet, normalize: Normalize, axis_name: str | None = None) -> EvalStep:

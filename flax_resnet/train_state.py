@@ -45,23 +45,30 @@ class MetricSums:
       batches: int32, number of batches.
       correct: int32, images whose largest logit is the label's.
       images: int32, number of images.
+      non_finite: int32, steps whose loss or a gradient was NaN or infinite; the other sums are
+        without them.
     """
 
     loss: Leaf
     batches: Leaf
     correct: Leaf
     images: Leaf
+    non_finite: Leaf
 
     @classmethod
     def zeros(cls, dtype: Any = jnp.float32) -> "MetricSums":
         """The sums over nothing."""
         zero = jnp.zeros((), jnp.int32)
-        return cls(jnp.zeros((), dtype), zero, zero, zero)
+        return cls(jnp.zeros((), dtype), zero, zero, zero, zero)
 
     def add(self, loss: Any, correct: Any, images: Any) -> "MetricSums":
         """These sums and one batch more."""
         return MetricSums(
-            self.loss + loss, self.batches + 1, self.correct + correct, self.images + images
+            self.loss + loss,
+            self.batches + 1,
+            self.correct + correct,
+            self.images + images,
+            self.non_finite,
         )
 
 

@@ -1,6 +1,7 @@
 """Weights of an earlier run: for evaluation, prediction, export, and to start another run from."""
 
 import dataclasses
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,12 @@ def load_trained(
     state, sums = abstract_checkpoint(config, len(data.class_names), data.image_shape)
     if not run.checkpoints.is_dir():
         raise UserError(f"{workdir} has no checkpoint yet")
-    checkpoints = Checkpoints(run.checkpoints, keep_best=which == "best", read_only=True)
+    checkpoints = Checkpoints(
+        run.checkpoints,
+        keep_best=which == "best",
+        read_only=True,
+        log=lambda line: print(line, file=sys.stderr),
+    )
     sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     saved = checkpoints.restore(Saved(state, sums, 0.0, True), sharding, which)
     checkpoints.close()

@@ -93,8 +93,59 @@ def test_an_empty_folder_holds_no_checkpoint(tmp_path):
 
 def test_what_a_killed_process_left_half_written_goes(tmp_path):
     save_all(tmp_path, [0.5])
-    (tmp_path / "2.orbax-checkpoint-tmp").mkdir()
+    (tmp_path / "writing-2/arrays").mkdir(parents=True)
     assert int(restore(tmp_path).state.step) == 1  # reading leaves the folder as it is
-    assert steps(tmp_path) == {"1", "2.orbax-checkpoint-tmp"}
+    assert steps(tmp_path) == {"1", "writing-2"}
     Checkpoints(tmp_path, keep_best=True).close()
+    assert steps(tmp_path) == {"1"}
+
+
+def test_a_step_saved_again_replaces_nothing_before_it_is_complete(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep_best=False)
+    checkpoints.save(make_saved(1, evaluated=False), 1)
+    checkpoints.save(make_saved(1), 1)
+    checkpoints.close()
+    assert steps(tmp_path) == {"1-not-evaluated", "1"}
+    assert restore(tmp_path).evaluated
+
+
+def test_a_damaged_checkpoint_is_put_aside_and_the_one_before_it_taken(tmp_path):
+    save_all(tmp_path, [0.1, 0.2])
+    file = next(p for p in (tmp_path / "2/arrays").rglob("*") if p.is_file() and p.stat().st_size)
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    lines: list[str] = []
+    checkpoints = Checkpoints(tmp_path, keep_best=True, log=lines.append)
+    latest = checkpoints.latest
+    checkpoints.close()
+    assert latest is not None and latest.step == 1
+    assert file.name in lines[0] and "is damaged" in lines[0]
+    assert steps(tmp_path) == {"1", "damaged-2"}
+    assert int(restore(tmp_path).state.step) == 1
+
+
+def test_damaged_checkpoints_alone_are_no_fresh_start(tmp_path):
+    save_all(tmp_path, [0.1])
+    (tmp_path / "1/manifest.json").unlink()
+    for _ in range(2):
+        with pytest.raises(UserError, match="damaged checkpoints alone"):
+            _ = Checkpoints(tmp_path, keep_best=True).latest
+
+
+def test_an_empty_folder_is_no_checkpoint(tmp_path):
+    save_all(tmp_path, [0.1])
+    (tmp_path / "9").mkdir()
+    assert int(restore(tmp_path).state.step) == 1
+
+
+def test_another_networks_checkpoint_is_refused_and_stays(tmp_path):
+    save_all(tmp_path, [0.1])
+    other = make_saved(0)
+    other.state.params["kernel"] = jnp.zeros((5, 5))
+    checkpoints = Checkpoints(tmp_path, keep_best=True)
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    with pytest.raises(UserError, match="is whole, but not of this network"):
+        checkpoints.restore(other, sharding)
+    checkpoints.close()
     assert steps(tmp_path) == {"1"}

@@ -7,8 +7,9 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "flax_resnet"
 
 LAYERS = [
-    ["errors", "compile_cache", "memory"],
+    ["errors", "compile_cache", "memory", "determinism", "signals"],
     ["atomic_files", "number_ranges"],
+    ["manifest"],
     # Network.
     ["layers", "winograd"],
     ["cpu_conv"],
@@ -38,7 +39,7 @@ LAYERS = [
     ["design_table"],
     ["conv_choice", "runs"],
     ["metrics_log", "checkpoints"],
-    ["trained", "reference_log", "progress", "profile", "signals"],
+    ["trained", "reference_log", "progress", "profile"],
     ["plots"],
     ["design_plot"],
     ["loop"],

@@ -22,6 +22,7 @@ from flax_resnet.loop import train_and_evaluate
 from flax_resnet.metrics_log import read_metrics
 from flax_resnet.parallel import InFlight
 from flax_resnet.runs import RunFolder
+from flax_resnet.signals import Interrupted
 from flax_resnet.trained import load_trained
 from tests.conftest import ROOT, tiny_config
 
@@ -43,10 +44,11 @@ def stop_after(calls: int, monkeypatch: pytest.MonkeyPatch) -> None:
     add = InFlight.add
     count = iter(range(1, 10**9))
 
-    def add_and_stop(in_flight: InFlight, result: jax.Array) -> None:
-        add(in_flight, result)
+    def add_and_stop(in_flight: InFlight, result: Any) -> Any:
+        done = add(in_flight, result)
         if next(count) == calls:
             os.kill(os.getpid(), signal.SIGTERM)
+        return done
 
     monkeypatch.setattr(InFlight, "add", add_and_stop)
 
@@ -165,8 +167,9 @@ def test_a_stop_before_the_first_step_saves_nothing_and_loses_nothing(
             os.kill(os.getpid(), signal.SIGINT)
 
     workdir = tmp_path / "run"
-    outcome = train_and_evaluate(tiny_config(), workdir, devices=one_device, log=stop_when_compiled)
-    assert (outcome.signum, outcome.step) == (signal.SIGINT, 0)
+    with pytest.raises(Interrupted) as stopped:
+        train_and_evaluate(tiny_config(), workdir, devices=one_device, log=stop_when_compiled)
+    assert stopped.value.signum == signal.SIGINT
     train_and_evaluate(tiny_config(), workdir, devices=one_device)
     assert_same_weights(workdir, tiny_run)
 

@@ -1,0 +1,139 @@
+"""Steps whose loss or gradients are not finite, alone and in a training."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from flax_resnet.augment import plan_epoch
+from flax_resnet.build import build_model, build_optimizer
+from flax_resnet.errors import UserError
+from flax_resnet.loop import train_and_evaluate
+from flax_resnet.metrics_log import read_metrics
+from flax_resnet.steps import make_train_step
+from flax_resnet.train_state import MetricSums, init_state
+from flax_resnet.trained import load_trained
+from tests.conftest import tiny_config
+from tests.test_loop import stop_after
+
+IMAGES = np.random.default_rng(0).integers(0, 255, (8, 8, 8, 3), np.uint8)
+LABELS = np.arange(8, dtype=np.int32) % 3
+BAD = np.full_like(IMAGES, 255)
+
+
+def normalize(images: Any) -> Any:
+    """White images are what no real one is: infinite."""
+    return jnp.where(images == 255, jnp.inf, images / 255.0)
+
+
+def take_steps(on_nan: Any, batches: list[np.ndarray]) -> list[tuple[Any, MetricSums]]:
+    """State and sums after each batch, on the host."""
+    config = tiny_config(optimizer="momentum", momentum=0.9)
+    model, optimizer = build_model(config, 3), build_optimizer(config, 1)
+    step = jax.jit(make_train_step(model, optimizer, normalize, on_nan=on_nan))
+    state, sums = init_state(model, optimizer, (8, 8, 3), seed=0), MetricSums.zeros()
+    after = []
+    for images in batches:
+        state, sums = step(state, sums, (images, LABELS))
+        after.append(jax.device_get((state, sums)))
+    return after
+
+
+def assert_equal(a: Any, b: Any) -> None:
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_stop_changes_nothing_from_the_first_non_finite_step_on():
+    good, bad, later = take_steps("stop", [IMAGES, BAD, IMAGES])
+    assert int(good[0].step) == 1 and np.isfinite(good[1].loss)
+    assert_equal(good[0], bad[0])
+    assert_equal(good[0], later[0])
+    assert [int(sums.non_finite) for _, sums in (good, bad, later)] == [0, 1, 1]
+    assert [int(sums.batches) for _, sums in (good, bad, later)] == [1, 1, 1]
+    assert later[1].loss == good[1].loss
+
+
+def test_skip_leaves_a_non_finite_step_out_and_goes_on():
+    good, bad, later = take_steps("skip", [IMAGES, BAD, IMAGES])
+    again = take_steps("skip", [IMAGES, IMAGES])[-1]
+    assert_equal((good[0].params, good[0].opt_state), (bad[0].params, bad[0].opt_state))
+    assert_equal((later[0].params, later[0].batch_stats), (again[0].params, again[0].batch_stats))
+    assert [int(state.step) for state, _ in (good, bad, later)] == [1, 2, 3]
+    sums = later[1]
+    assert (int(sums.non_finite), int(sums.batches), int(sums.images)) == (1, 2, 16)
+    assert sums.loss == again[1].loss
+
+
+# Of 64 images 2 are white; divided by so small a number, they overflow, and the black ones do not.
+WHITE = (3, 40)
+BATCH = 8
+
+
+@pytest.fixture
+def overflowing(tmp_path: Path) -> ConfigDict:
+    path = tmp_path / "set.npz"
+    images = np.zeros((64, 8, 8, 3), np.uint8)
+    images[list(WHITE)] = 255
+    labels = np.arange(64) % 3
+    np.savez(path, x_train=images, y_train=labels, x_test=images[:3], y_test=labels[:3])
+    return tiny_config(
+        dataset=path, train_images=64, test_images=3, batch_size=BATCH, crop_padding=0,
+        mean=(0.0, 0.0, 0.0), std=(2e-38, 2e-38, 2e-38),
+    )  # fmt: skip
+
+
+def white_steps(epoch: int) -> list[int]:
+    """The steps of an epoch, from 0 on, whose batches hold a white image."""
+    index = plan_epoch(64, seed=0, epoch=epoch, padding=0, flip=False).index
+    return sorted({int(np.flatnonzero(index == image)[0]) // BATCH for image in WHITE})
+
+
+def test_a_training_stops_with_the_state_before_the_step_and_says_which(
+    overflowing, tmp_path, one_device, monkeypatch
+):
+    bad = white_steps(epoch=0)[0]
+    assert bad > 1, "another seed is needed"
+    with pytest.raises(
+        UserError, match=f"step {bad + 1} .epoch 1, step {bad + 1} of it.: the loss"
+    ):
+        train_and_evaluate(overflowing, tmp_path / "run", devices=one_device)
+    assert load_trained(tmp_path / "run").step == bad
+    with monkeypatch.context() as patch:
+        stop_after(bad, patch)
+        train_and_evaluate(overflowing, tmp_path / "stopped", devices=one_device)
+    assert_equal(
+        load_trained(tmp_path / "run").variables, load_trained(tmp_path / "stopped").variables
+    )
+    # Again: the same step, the same end; nothing is lost.
+    with pytest.raises(UserError, match=f"step {bad + 1} "):
+        train_and_evaluate(overflowing, tmp_path / "run", devices=one_device)
+
+
+def test_a_training_goes_on_without_the_steps(overflowing, tmp_path, one_device):
+    with pytest.raises(UserError, match="config.on_nan=skip"):
+        train_and_evaluate(overflowing, tmp_path / "run", devices=one_device)
+    overflowing.on_nan = "skip"
+    lines: list[str] = []
+    train_and_evaluate(overflowing, tmp_path / "run", devices=one_device, log=lines.append)
+    rows = read_metrics(tmp_path / "run/metrics.jsonl")
+    assert [row["skipped_steps"] for row in rows] == [len(white_steps(e)) for e in (0, 1)]
+    assert all(np.isfinite(row["train_loss"]) for row in rows)
+    assert any(f"{len(white_steps(1))} steps skipped" in line for line in lines)
+
+
+def test_an_epoch_without_a_finite_step_ends_in_one_line(tmp_path, one_device):
+    config = tiny_config(on_nan="skip", std=(1e-45, 1e-45, 1e-45))
+    with pytest.raises(UserError, match="epoch 1: the loss or a gradient of every step"):
+        train_and_evaluate(config, tmp_path / "run", devices=one_device)
+
+
+def test_a_stop_within_a_dispatch_of_many_steps_is_found(overflowing, tmp_path, one_device):
+    overflowing.steps_per_dispatch = 8
+    bad = white_steps(epoch=0)[0]
+    with pytest.raises(UserError, match=f"of step {bad}, is saved"):
+        train_and_evaluate(overflowing, tmp_path / "run", devices=one_device)
+    assert load_trained(tmp_path / "run").step == bad
