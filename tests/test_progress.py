@@ -11,7 +11,7 @@ from flax_resnet.train_state import MetricSums
 def sums(batches: int) -> MetricSums:
     return MetricSums(
         jnp.asarray(0.5 * batches), jnp.asarray(batches), jnp.asarray(3 * batches),
-        jnp.asarray(4 * batches),
+        jnp.asarray(4 * batches), jnp.asarray(0),
     )  # fmt: skip
 
 

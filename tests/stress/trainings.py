@@ -79,7 +79,8 @@ def difference(found: dict[str, Any], expected: dict[str, Any]) -> str | None:
     """The first thing that is not the same, bit for bit; None: all is."""
     for name in expected.keys() | found.keys():
         a, b = found.get(name), expected.get(name)
-        same = a.tobytes() == b.tobytes() if isinstance(a, np.ndarray) else a == b
+        arrays = isinstance(a, np.ndarray) and isinstance(b, np.ndarray)
+        same = a.tobytes() == b.tobytes() if arrays else a == b
         if not same:
             return f"{name} differs"
     return None
