@@ -42,25 +42,35 @@ def main(argv: Sequence[str] | None = None) -> int:
             output, _ = process.communicate()
             assert process.returncode == 0, output
             expected.append((changes, trainings.everything_saved(whole)))
-        # The moments of a start that are killed: all of it, and as long again of training.
-        start_time = time.monotonic()
-        trainings.start(
-            folder / f"whole{DISPATCHES[0][0]}", folder / "cache", **expected[0][0]
-        ).wait()
-        start_up = time.monotonic() - start_time
+        start_up = seconds_to_first_step(folder / "timed", folder / "cache", expected[0][0])
         while kills < args.count and tally.in_time:
             changes, whole_run = expected[runs % len(expected)]
             workdir = folder / f"run{runs}"
             runs += 1
+            begin = time.monotonic()
             kills += killed_until_finished(
                 workdir, folder / "cache", changes, rng, tally, args.count - kills, start_up
             )
             problem = trainings.difference(trainings.everything_saved(workdir), whole_run)
             tally.add(
-                "finished runs", "equal", time.monotonic() - start_time,
+                "finished runs", "equal", time.monotonic() - begin,
                 problem and f"--seed {args.seed}, run {runs}: {problem}",
             )  # fmt: skip
     return tally.finish("kills", kills=kills, runs=runs, epochs_a_run=args.epochs)
+
+
+def seconds_to_first_step(workdir: Path, cache: Path, changes: dict[str, object]) -> float:
+    """How long a start takes that finds its programs compiled."""
+    start = time.monotonic()
+    process = trainings.start(workdir, cache, **changes)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("compiled"):
+            break
+    seconds = time.monotonic() - start
+    process.kill()
+    process.communicate()
+    return seconds
 
 
 def settings(
@@ -89,8 +99,9 @@ def killed_until_finished(
         begin = time.monotonic()
         process = trainings.start(workdir, cache, **changes)
         if kills < most_kills and tally.in_time:
-            # Half of them in the second half of the start-up or later.
-            moment = rng.uniform(0.5, 1.6) * start_up if rng.random() < 0.9 else rng.random()
+            moment = rng.random() * start_up  # while it starts, or in 1.5 s of training
+            if rng.random() < 0.75:
+                moment = start_up + rng.uniform(-0.2, 1.5)
             while time.monotonic() - begin < moment and process.poll() is None:
                 time.sleep(0.005)
             process.kill()

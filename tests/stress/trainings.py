@@ -79,8 +79,10 @@ def difference(found: dict[str, Any], expected: dict[str, Any]) -> str | None:
     """The first thing that is not the same, bit for bit; None: all is."""
     for name in expected.keys() | found.keys():
         a, b = found.get(name), expected.get(name)
-        arrays = isinstance(a, np.ndarray) and isinstance(b, np.ndarray)
-        same = a.tobytes() == b.tobytes() if arrays else a == b
+        if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+            same = a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+        else:
+            same = a == b
         if not same:
             return f"{name} differs"
     return None
