@@ -8,12 +8,17 @@ import argparse
 import sys
 from pathlib import Path
 
-from flax_resnet.errors import UserError
-from flax_resnet.signals import interrupted_code, leave
+from flax_resnet.console import exit_code, leave
+from flax_resnet.signals import interrupted_code
 
 
 def main(argv: list[str]) -> int:
     """Runs the command; returns its exit code."""
+    return exit_code(lambda: train(argv))
+
+
+def train(argv: list[str]) -> int:
+    """Runs the command; raises what `exit_code` prints."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -50,9 +55,6 @@ def main(argv: list[str]) -> int:
         workdir = args.workdir or Path("runs") / Path(args.config).stem
         profile_dir = Path(args.profile) if args.profile else None
         outcome = train_and_evaluate(config, workdir, profile_dir=profile_dir)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt as stopped:
         print("stopped; run the same command again to go on from the last save", file=sys.stderr)
         return interrupted_code(stopped)

@@ -4,8 +4,7 @@ import argparse
 import importlib
 import sys
 
-from flax_resnet.errors import UserError
-from flax_resnet.signals import interrupted_code, leave
+from flax_resnet.console import exit_code, leave
 
 COMMANDS = {
     "summary": "layer table, parameters and multiply-adds of a config's network",
@@ -36,13 +35,7 @@ def main(argv: list[str]) -> int:
         args.overrides = rest
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    try:
-        return args.run(args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt as stopped:
-        return interrupted_code(stopped)
+    return exit_code(lambda: args.run(args))
 
 
 if __name__ == "__main__":

@@ -2,13 +2,11 @@
 
 import concurrent.futures
 import contextlib
-import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -91,16 +89,3 @@ def while_answering_signals(function: Callable[[], T]) -> T:
 def interrupted_code(stopped: KeyboardInterrupt) -> int:
     """The exit code of a program that was interrupted."""
     return 128 + (stopped.signum if isinstance(stopped, Interrupted) else signal.SIGINT)
-
-
-def leave(code: int) -> NoReturn:
-    """Ends the program; after a signal without waiting for any thread.
-
-    A compilation may have minutes to go, and a checkpoint that is being written is not needed: the
-    ones before it stay.
-    """
-    if code <= 128:
-        sys.exit(code)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)

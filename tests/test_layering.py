@@ -8,7 +8,7 @@ PACKAGE = ROOT / "flax_resnet"
 
 LAYERS = [
     ["errors", "compile_cache", "memory", "determinism", "signals"],
-    ["atomic_files", "number_ranges"],
+    ["atomic_files", "number_ranges", "console"],
     ["manifest"],
     # Network.
     ["layers", "winograd"],
