@@ -9,12 +9,15 @@ import optax
 from ml_collections import ConfigDict
 
 from flax_resnet.config import design_of
+from flax_resnet.errors import UserError
 from flax_resnet.layers import Convolve
 from flax_resnet.optimizers import make_optimizer
 from flax_resnet.resnet import ResNet
 from flax_resnet.schedules import make_schedule
 from flax_resnet.steps import EvalStep, TrainStep, make_eval_step, make_normalize, make_train_step
 from flax_resnet.train_state import MetricSums, init_state
+
+MAX_STEPS = 2**31 - 1  # TrainState.step is an int32
 
 
 def build_model(
@@ -42,11 +45,21 @@ def build_model(
 
 
 def build_schedule(config: ConfigDict, steps_per_epoch: int) -> optax.Schedule:
-    """The learning rate by step."""
+    """The learning rate by step.
+
+    Raises:
+      UserError: the run has more steps than an int32 counts.
+    """
+    total_steps = config.num_epochs * steps_per_epoch
+    if total_steps > MAX_STEPS:
+        raise UserError(
+            f"config.num_epochs is {config.num_epochs:,}: with {steps_per_epoch:,} steps an epoch "
+            f"it must be {MAX_STEPS // steps_per_epoch:,} at most"
+        )
     return make_schedule(
         config.schedule,
         learning_rate=config.learning_rate,
-        total_steps=config.num_epochs * steps_per_epoch,
+        total_steps=total_steps,
         warmup_steps=round(config.warmup_epochs * steps_per_epoch),
         step_boundaries=config.step_boundaries,
         step_factor=config.step_factor,

@@ -5,18 +5,16 @@ import difflib
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from flax_resnet.errors import UserError
-from flax_resnet.layers import KERNEL_INITS
+from flax_resnet.errors import UserError, reason, shortened
 from flax_resnet.models import MODELS
-from flax_resnet.optimizers import OPTIMIZERS
 from flax_resnet.resnet import Design
-from flax_resnet.schedules import SCHEDULES
+from flax_resnet.rules import MAX_BLOCKS, RULES
 
 # Fields that change no number of a run: they may differ when it goes on.
 FREE_FIELDS = frozenset(
@@ -47,7 +45,11 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> ConfigDict:
     from absl import flags
     from ml_collections import config_flags
 
-    if not Path(path).is_file():
+    try:
+        found = Path(path).is_file()
+    except OSError as error:  # a name too long, a folder without permission
+        raise UserError(f"config file {path} cannot be read: {error.strerror}") from error
+    if not found:
         raise UserError(f"config file {path} does not exist{_similar_file(Path(path))}")
     _check_override_names(overrides)
     argv = ["", f"--config={path}", *overrides]
@@ -55,13 +57,15 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> ConfigDict:
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
     try:
         leftover = values(argv)[1:]
-    except Exception as error:  # the config file is the user's own code: it can raise anything
+        getattr(values.config, "lock", None)  # an OSError of the file is kept until it is used
+    # The config file is the user's own code: it can raise anything, or end the program.
+    except (Exception, SystemExit) as error:
         raise UserError(_explain(error, path)) from error
     if leftover:
-        raise UserError(f"unexpected argument {leftover[0]!r}")
+        raise UserError(f"unexpected argument {_shown(leftover[0])}")
     config = values.config
     if not isinstance(config, ConfigDict):
-        raise UserError(f"{path}: get_config() must return a ConfigDict, not {config!r}")
+        raise UserError(f"{path}: get_config() must return a ConfigDict, not {_shown(config)}")
     validate(config)
     return config
 
@@ -86,17 +90,34 @@ def _check_field_name(field: str) -> None:
         return
     close = difflib.get_close_matches(field, RULES, 1)
     hint = f"; did you mean config.{close[0]}?" if close else " (configs/base.py lists all)"
-    raise UserError(f"config.{field}: no such field{hint}")
+    raise UserError(f"config.{shortened(field, 100)}: no such field{hint}")
 
 
-def _explain(error: Exception, path: str | Path) -> str:
-    text = " ".join(str(error).split())
-    if text.startswith("flag --"):
-        field, _, value_and_reason = text.removeprefix("flag --").partition("=")
-        value = value_and_reason.partition(": ")[0]
-        words = RULES[field.removeprefix("config.")][1]
-        return f"{field} is {value!r}: it must be {words}"
-    return f"config file {path}: {type(error).__name__}: {text}"
+def _explain(error: BaseException, path: str | Path) -> str:
+    from absl import flags
+
+    # A flag's own error: flag --config.batch_size=abc: invalid literal for int ...
+    match = re.match(r"flag --config\.([\w.]+)=(.*?): ", str(error), re.DOTALL)
+    if match and match[1] in RULES:
+        words = RULES[match[1]][1]
+        return f"config.{match[1]} is {_shown(match[2])}: it must be {words}"
+    if isinstance(error, flags.UnrecognizedFlagError):
+        return f"--{error.flagname}: no such flag; --config.FIELD=VALUE changes a field"
+    if isinstance(error, flags.Error):
+        if not str(error).startswith("flag --config="):
+            return reason(error)
+        error = error.__context__ or error
+        if str(error).startswith("Error whilst parsing config file") and error.__context__:
+            error = error.__context__  # what the file itself raised, without a traceback in it
+    return f"config file {path}: {type(error).__name__}: {reason(error)}"
+
+
+def _shown(value: Any) -> str:
+    """A value as Python writes it, short enough to print."""
+    try:
+        return shortened(repr(value), 100)
+    except Exception:  # a whole number of more than 4,300 digits, an object of the user's own
+        return f"a value of type {type(value).__name__}"
 
 
 def design_of(config: ConfigDict) -> Design:
@@ -124,8 +145,11 @@ def from_json(text: str) -> ConfigDict:
     """
     try:
         values = json.loads(text)
-    except ValueError as error:
-        raise UserError(f"not JSON: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"not JSON: {reason(error)}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"not a config but {_shown(values)}")
+    _check_fields(_flattened(values))  # before ConfigDict, which takes no name of its own methods
     return validate(ConfigDict(_tuples(values)))
 
 
@@ -152,122 +176,25 @@ def changed_field(old: ConfigDict, new: ConfigDict) -> tuple[str, Any, Any] | No
 
 
 def _flat(config: ConfigDict) -> dict[str, Any]:
-    values = config.to_dict()
-    design = values.pop("design")
-    return values | {f"design.{field}": value for field, value in design.items()}
+    """Values by field, those of the design as 'design.FIELD'."""
+    return _flattened({field: _value(config, field) for field in config})
 
 
-# What a field may be: a test and its wording.
-Rule = tuple[Callable[[Any], bool], str]
+def _value(config: ConfigDict, field: Any) -> Any:
+    try:
+        value = config[field]
+        return value.to_dict() if isinstance(value, ConfigDict) else value
+    # A reference to what the config file leaves open, or that cannot be computed.
+    except Exception as error:
+        raise UserError(f"config.{field} cannot be read: {reason(error)}") from error
 
 
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    return _is_int(value) or (isinstance(value, float) and math.isfinite(value))
-
-
-def _whole(low: int) -> Rule:
-    return lambda v: _is_int(v) and v >= low, f"a whole number from {low} on"
-
-
-def _odd() -> Rule:
-    return lambda v: _is_int(v) and v > 0 and v % 2 == 1, "an odd whole number"
-
-
-def _number(test: Callable[[float], bool], words: str) -> Rule:
-    return lambda v: _is_number(v) and test(v), words
-
-
-def _choice(*names: str) -> Rule:
-    return lambda v: v in names, "one of " + ", ".join(names)
-
-
-def _text() -> Rule:
-    return lambda v: isinstance(v, str) and bool(v), "a non-empty text"
-
-
-def _flag() -> Rule:
-    return lambda v: isinstance(v, bool), "True or False"
-
-
-def _optional(rule: Rule) -> Rule:
-    return lambda v: v is None or rule[0](v), f"{rule[1]}, or None"
-
-
-def _tuple_of(rule: Rule, words: str, length: int | None = None) -> Rule:
-    return (
-        lambda v: (
-            isinstance(v, tuple | list)
-            and len(v) > 0
-            and (length is None or len(v) == length)
-            and all(rule[0](item) for item in v)
-        ),
-        words,
-    )
-
-
-_FRACTION = _number(lambda v: 0 <= v < 1, "a number from 0 to below 1")
-_POSITIVE = _number(lambda v: v > 0, "a number above 0")
-_WHOLE_TUPLE = _tuple_of(_whole(1), "a tuple of whole numbers from 1 on, a number a layer")
-_ODD_TUPLE = _tuple_of(_odd(), "a tuple of odd whole numbers, a number a layer")
-
-RULES: dict[str, Rule] = {
-    "model": _choice(*MODELS),
-    "design.stage_sizes": _optional(_WHOLE_TUPLE),
-    "design.stage_channels": _optional(_WHOLE_TUPLE),
-    "design.kernel_sizes": _optional(_ODD_TUPLE),
-    "design.shortcut_kernels": _optional(_ODD_TUPLE),
-    "design.pool_size": _optional(_whole(0)),
-    "design.block": _optional(_choice("basic", "bottleneck")),
-    "design.shortcut": _optional(_choice("projection", "pad", "none")),
-    "design.stem": _optional(_choice("cifar", "imagenet")),
-    "design.bottleneck_stride": _optional(_choice("1x1", "3x3")),
-    "weight_init": _choice(*KERNEL_INITS),
-    "dtype": _choice("float32", "bfloat16"),
-    "batch_norm": _choice("global", "device"),
-    "init_from": _optional(_text()),
-    "dataset": _text(),
-    "data_dir": _optional(_text()),
-    "archive": _optional(_text()),
-    "image_size": _optional(_whole(1)),
-    "train_images": _optional(_whole(1)),
-    "test_images": _optional(_whole(1)),
-    "validation_split": _whole(0),
-    "mean": _tuple_of(_number(lambda v: True, ""), "three numbers, one a channel", 3),
-    "std": _tuple_of(_POSITIVE, "three numbers above 0, one a channel", 3),
-    "crop_padding": _whole(0),
-    "flip": _flag(),
-    "batch_size": _whole(1),
-    "drop_last": _flag(),
-    "eval_batch_size": _whole(1),
-    "num_epochs": _whole(1),
-    "seed": (lambda v: _is_int(v) and 0 <= v < 2**32, "a whole number from 0 to 2**32 - 1"),
-    "optimizer": _choice(*OPTIMIZERS),
-    "learning_rate": _POSITIVE,
-    "schedule": _choice(*SCHEDULES),
-    "warmup_epochs": _number(lambda v: v >= 0, "a number from 0 on"),
-    "step_boundaries": _tuple_of(
-        _number(lambda v: 0 < v < 1, ""), "a tuple of fractions of the run, between 0 and 1"
-    ),
-    "step_factor": _POSITIVE,
-    "momentum": _FRACTION,
-    "beta1": _FRACTION,
-    "beta2": _FRACTION,
-    "epsilon": _POSITIVE,
-    "weight_decay": _number(lambda v: v >= 0, "a number from 0 on"),
-    "decay": _choice("all", "kernels"),
-    "on_nan": _choice("stop", "skip"),
-    "conv": _choice("auto", "native", "winograd"),
-    "parallel": _choice("jit", "pmap"),
-    "deterministic": _flag(),
-    "steps_per_dispatch": _optional(_whole(1)),
-    "checkpoint_every_minutes": _POSITIVE,
-    "checkpoint_every_steps": _optional(_whole(1)),
-    "reference_log": _optional(_text()),
-}
+def _flattened(values: dict[str, Any]) -> dict[str, Any]:
+    design = values.get("design")
+    if not isinstance(design, dict):
+        return values
+    rest = {field: value for field, value in values.items() if field != "design"}
+    return rest | {f"design.{field}": value for field, value in design.items()}
 
 
 def validate(config: ConfigDict) -> ConfigDict:
@@ -276,16 +203,22 @@ def validate(config: ConfigDict) -> ConfigDict:
     Raises:
       UserError: naming the field, its value and what it may be.
     """
-    values = _flat(config) if isinstance(config.get("design"), ConfigDict) else config.to_dict()
+    _check_fields(_flat(config))
+    _validate_together(config)
+    return config
+
+
+def _check_fields(values: dict[str, Any]) -> None:
+    """Checks names and values, each field alone."""
+    if "design" in values:
+        raise UserError(f"config.design is {_shown(values['design'])}: it must hold fields")
     for field in values:
-        _check_field_name(field)
+        _check_field_name(str(field))
     for field, (test, words) in RULES.items():
         if field not in values:
             raise UserError(f"config.{field} is missing: start from configs/base.py")
         if not test(values[field]):
-            raise UserError(f"config.{field} is {values[field]!r}: it must be {words}")
-    _validate_together(config)
-    return config
+            raise UserError(f"config.{field} is {_shown(values[field])}: it must be {words}")
 
 
 def _validate_together(config: ConfigDict) -> None:
@@ -297,6 +230,11 @@ def _validate_together(config: ConfigDict) -> None:
                 f"config.design.{field} has {len(getattr(design, field))} numbers and "
                 f"design.stage_sizes {layers}: each residual layer needs one of both"
             )
+    if sum(design.stage_sizes) > MAX_BLOCKS:
+        raise UserError(
+            f"config.design.stage_sizes is {design.stage_sizes}, {sum(design.stage_sizes):,} "
+            f"blocks in all: it must be {MAX_BLOCKS:,} at most"
+        )
     if design.block == "bottleneck" and design.shortcut == "none":
         raise UserError("config.design.shortcut is 'none': plain nets have basic blocks")
     if design.shortcut == "pad" and list(design.stage_channels) != sorted(design.stage_channels):
@@ -314,6 +252,11 @@ def _validate_together(config: ConfigDict) -> None:
             f"config.warmup_epochs is {config.warmup_epochs}: it must be below "
             f"num_epochs ({config.num_epochs})"
         )
+    if list(config.step_boundaries) != sorted(set(config.step_boundaries)):
+        raise UserError(
+            f"config.step_boundaries is {_shown(config.step_boundaries)}: "
+            "each must be above the one before it"
+        )
     if config.archive is not None and config.dataset != "cifar10":
         raise UserError(
             f"config.archive is given, and config.dataset is {config.dataset!r}: "
@@ -322,17 +265,30 @@ def _validate_together(config: ConfigDict) -> None:
 
 
 def check_image_size(config: ConfigDict, image_shape: tuple[int, int, int]) -> None:
-    """Checks that images of this (height, width, channels) reach the average pool large enough.
+    """Checks that images of this (height, width, channels) are large enough for all of the config.
 
     Raises:
-      UserError: naming the image and the pool.
+      UserError: naming the image and the field: the design's halvings, its pool, the crop.
     """
     design = design_of(config)
     halvings = len(design.stage_sizes) - 1 + (2 if design.stem == "imagenet" else 0)
+    images = f"images of {image_shape[0]} x {image_shape[1]} pixels"
+    side = min(image_shape[:2])
+    if halvings and side <= 2 ** (halvings - 1):
+        raise UserError(
+            f"config.design.stage_sizes has {len(design.stage_sizes)} layers: with the stem "
+            f"{design.stem!r} they halve {images} {halvings} times, the last time one pixel: "
+            "set a larger config.image_size, or take fewer layers"
+        )
     height, width = (math.ceil(side / 2**halvings) for side in image_shape[:2])
     if design.pool_size and min(height, width) < design.pool_size:
         raise UserError(
-            f"config.design.pool_size is {design.pool_size}, but images of {image_shape[0]} x "
-            f"{image_shape[1]} pixels are {height} x {width} at the pool: "
+            f"config.design.pool_size is {design.pool_size}, but {images} are "
+            f"{height} x {width} at the pool: "
             "set config.image_size, or pool_size=0 for the whole map"
+        )
+    if config.crop_padding >= side:
+        raise UserError(
+            f"config.crop_padding is {config.crop_padding}, but {images} would be cropped to "
+            f"nothing but padding: it must be below {side}, or set a larger config.image_size"
         )

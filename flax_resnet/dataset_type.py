@@ -10,7 +10,7 @@ from jaxtyping import Int32, UInt8
 from flax_resnet.errors import UserError
 from flax_resnet.image_arrays import three_channels
 
-_MAX_CLASSES = 1_000_000  # a larger label is a mistake, and naming its classes would take minutes
+MAX_CLASSES = 1_000_000  # a larger label is a mistake, and naming its classes would take minutes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,7 +158,7 @@ def make_dataset(
     _check_lengths_and_sizes(rgb, (train_labels, test_labels), origin, fields)
     num_classes = len(class_names) if class_names else int(train_labels.max()) + 1
     for vector, field in ((train_labels, fields[1]), (test_labels, fields[3])):
-        _check_labels(vector, min(num_classes, _MAX_CLASSES), f"{origin}: {field}")
+        _check_labels(vector, min(num_classes, MAX_CLASSES), f"{origin}: {field}")
     dataset = Dataset(
         np.ascontiguousarray(rgb[0]),
         train_labels.astype(np.int32),

@@ -35,15 +35,21 @@ def make_schedule(
       ValueError: unknown name.
     """
     if name == "one_cycle":
+        # optax takes two boundaries that fall together, as in a run of few steps, for one.
+        climb_steps = min(warmup_steps, total_steps - 1)
         return optax.cosine_onecycle_schedule(
             total_steps,
             learning_rate,
-            pct_start=warmup_steps / total_steps if warmup_steps else 0.3,
+            # optax rounds pct_start * total_steps down: half a step keeps 29 / 100 from giving 28.
+            pct_start=(climb_steps + 0.5) / total_steps if climb_steps else 0.3,
         )
     if name == "constant":
         schedule = optax.constant_schedule(learning_rate)
     elif name == "step":
-        drops = {round(b * total_steps) - warmup_steps: step_factor for b in step_boundaries}
+        drops: dict[int, float] = {}
+        for boundary in step_boundaries:  # in a short run two can fall on one step
+            step = round(boundary * total_steps) - warmup_steps
+            drops[step] = drops.get(step, 1.0) * step_factor
         schedule = optax.piecewise_constant_schedule(learning_rate, drops)
     elif name == "cosine":
         schedule = optax.cosine_decay_schedule(learning_rate, max(total_steps - warmup_steps, 1))

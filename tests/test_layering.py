@@ -16,6 +16,7 @@ LAYERS = [
     ["resnet"],
     ["models"],
     ["schedules", "optimizers"],
+    ["rules"],
     ["config"],
     ["design_config"],
     # Data.

@@ -42,6 +42,24 @@ def test_step_with_warm_up_drops_at_the_same_steps():
     assert rate(501, "step", warmup_steps=100) == pytest.approx(0.01)
 
 
+def test_step_drops_that_fall_on_one_step_are_both_taken():
+    short = make_schedule(
+        "step", learning_rate=1.0, total_steps=2, step_boundaries=(0.4, 0.6), step_factor=0.1
+    )
+    assert float(short(0)) == 1 and float(short(1)) == pytest.approx(0.01)
+
+
+def test_one_cycle_comes_down_in_a_run_that_is_all_climb():
+    rates = [rate(step, "one_cycle", warmup_steps=1000) for step in (0, 999, 1000)]
+    assert rates == pytest.approx([0.1 / 25, 0.1, 0.1 / 25 / 1e4])
+
+
+@pytest.mark.parametrize("climb", [1, 29, 57, 99])
+def test_one_cycle_is_highest_after_exactly_its_climb(climb):
+    rates = [rate(step, "one_cycle", warmup_steps=climb, total_steps=100) for step in range(100)]
+    assert rates.index(max(rates)) == climb and max(rates) == pytest.approx(0.1)
+
+
 def test_unknown_names_are_refused():
     with pytest.raises(ValueError, match="constant, step"):
         rate(0, "linear")

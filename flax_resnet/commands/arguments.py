@@ -40,16 +40,21 @@ def classes_and_shape(args: argparse.Namespace, config: Any) -> tuple[int, tuple
     Raises:
       UserError: one of both is neither known nor given.
     """
+    # Imported here: they load JAX, and arguments are declared before it is known to be needed.
+    from flax_resnet.dataset_type import MAX_CLASSES
+    from flax_resnet.rules import IMAGE_SIDE, Rule, whole
+
     known_classes, known_side = KNOWN_SETS.get(config.dataset, (None, None))
 
-    def known(flag: str, given: int | None, otherwise: int | None) -> int:
+    def known(flag: str, rule: Rule, given: int | None, otherwise: int | None) -> int:
         value = otherwise if given is None else given
         if value is None:
             raise UserError(f"{flag} is needed for config.dataset={config.dataset!r}")
-        if value < 1:
-            raise UserError(f"{flag} is {value}: it must be a whole number from 1 on")
+        test, words = rule
+        if not test(value):
+            raise UserError(f"{flag} is {value}: it must be {words}")
         return value
 
-    classes = known("--classes", args.classes, known_classes)
-    side = known("--image-size", args.image_size, config.image_size or known_side)
+    classes = known("--classes", whole(1, MAX_CLASSES), args.classes, known_classes)
+    side = known("--image-size", IMAGE_SIDE, args.image_size, config.image_size or known_side)
     return classes, (side, side, 3)
