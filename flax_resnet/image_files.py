@@ -1,5 +1,6 @@
-"""Reads one image file, of any kind Pillow knows, and resizes one image."""
+"""Reads one image file, whatever its bytes, and resizes one image."""
 
+import stat
 import warnings
 from pathlib import Path
 
@@ -7,13 +8,14 @@ import numpy as np
 from jaxtyping import Num, UInt8
 from PIL import Image, ImageCms, ImageOps
 
-from flax_resnet.errors import UserError
+from flax_resnet.errors import UserError, reason
 
+# Pillow knows forty more. Among them is PostScript, a language of programs, which it hands to
+# Ghostscript to be run; none of the others is what datasets and cameras come in.
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF")
 
-def reason(error: BaseException) -> str:
-    """What a library's exception says, in one line short enough to print."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 300 else text[:297] + "..."
+# 8192 x 8192: above any camera's but a few, and decoded with all its copies below 1 GB.
+MAX_PIXELS = 2**26
 
 
 def read_image(path: str | Path) -> UInt8[np.ndarray, "height width 3"]:
@@ -23,7 +25,7 @@ def read_image(path: str | Path) -> UInt8[np.ndarray, "height width 3"]:
     grey is scaled to 0-255; of an animation the first frame is taken.
 
     Args:
-        path: a file in any format and mode Pillow reads.
+        path: a file in one of FORMATS, whatever its name ends in, in any mode.
 
     Returns:
         uint8 RGB pixels, 0-255, shape [height, width, 3].
@@ -32,21 +34,21 @@ def read_image(path: str | Path) -> UInt8[np.ndarray, "height width 3"]:
         UserError: the file is missing, damaged, too large to be sane or no image; it is named.
     """
     path = Path(path)
+    _check_is_file(path)
     try:
-        # Pillow only warns about images of 90 to 179 million pixels and refuses larger ones.
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            # Pillow's own limit, 90 million pixels, only warns; MAX_PIXELS is below it. Its other
+            # warnings are about damage that leaves the pixels whole.
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=FORMATS) as image:
+                _check_pixels(image.size)
                 image.load()
                 return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such image file; check the path") from None
-    except IsADirectoryError:
-        raise UserError(f"{path}: is a folder; give the path of one image file") from None
     except Image.UnidentifiedImageError:
-        empty = path.stat().st_size == 0
-        problem = "is an empty file (zero bytes)" if empty else "is not an image Pillow can read"
-        raise UserError(f"{path}: {problem}; replace or remove it") from None
+        raise UserError(
+            f"{path}: is not an image in a known format ({', '.join(FORMATS)}), or is damaged; "
+            "replace or remove it"
+        ) from None
     except Image.DecompressionBombError as error:
         raise UserError(f"{path}: too many pixels ({reason(error)}); shrink it first") from error
     # Pillow's plugins raise nearly anything on damaged files: OSError, SyntaxError, ValueError,
@@ -55,6 +57,30 @@ def read_image(path: str | Path) -> UInt8[np.ndarray, "height width 3"]:
         raise UserError(
             f"{path}: cannot be read ({reason(error)}); replace or remove it"
         ) from error
+
+
+def _check_is_file(path: Path) -> None:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such image file; check the path") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise UserError(f"{path}: cannot be read ({reason(error)}); check the path") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise UserError(f"{path}: is a folder; give the path of one image file")
+    if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device might never end
+        raise UserError(f"{path}: is no regular file; give the path of an image file")
+    if status.st_size == 0:
+        raise UserError(f"{path}: is an empty file (zero bytes); replace or remove it")
+
+
+def _check_pixels(size: tuple[int, int]) -> None:
+    """Refuses a decompression bomb by the size in its header, before anything is unpacked."""
+    width, height = size
+    if width * height > MAX_PIXELS:
+        raise Image.DecompressionBombError(
+            f"{width:,} x {height:,}, and {MAX_PIXELS:,} are the most"
+        )
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -1,4 +1,5 @@
 import io
+import os
 import struct
 import zlib
 
@@ -173,6 +174,20 @@ def test_decompression_bomb_is_refused_before_it_unpacks(tmp_path):
     Image.new("1", (20_000, 20_000)).save(path)
     assert path.stat().st_size < 100_000
     assert "too many pixels" in _refused(path)
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    assert "no regular file" in _refused(tmp_path / "pipe.png")
+
+
+def test_a_header_that_claims_more_than_max_pixels_is_refused_at_once(tmp_path):
+    path = tmp_path / "a.bmp"
+    Image.new("RGB", (4, 4)).save(path)
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<ii", content, 18, 8192, 8193)
+    path.write_bytes(content)
+    assert "8,192 x 8,193" in _refused(path)
 
 
 def test_resize_keeps_an_image_of_the_right_size():
