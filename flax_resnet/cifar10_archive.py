@@ -9,9 +9,8 @@ import numpy as np
 
 from flax_resnet.dataset_cache import Identity, file_state
 from flax_resnet.dataset_type import Dataset, make_dataset
-from flax_resnet.errors import UserError
+from flax_resnet.errors import UserError, reason
 from flax_resnet.image_arrays import check_memory, resize_images
-from flax_resnet.image_files import reason
 
 # SHA-256 of cifar-10-binary.tar.gz (170,052,171 bytes) as tensorflow_datasets publishes it, in
 # url_checksums/cifar10.txt.

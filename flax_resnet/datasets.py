@@ -9,10 +9,16 @@ from flax_resnet.cifar10_archive import identify_archive, read_cifar10_archive
 from flax_resnet.dataset_cache import Identity, default_cache_dir, load_or_build
 from flax_resnet.dataset_type import Dataset
 from flax_resnet.digits_source import identify_digits, read_digits
-from flax_resnet.errors import UserError
+from flax_resnet.errors import UserError, reason
 from flax_resnet.folder_source import identify_folder, read_folder
 from flax_resnet.npz_source import identify_npz, read_npz
-from flax_resnet.tfds_source import identify_tfds, prepare_tfds, read_tfds, tfds_data_dir
+from flax_resnet.tfds_source import (
+    expand_user,
+    identify_tfds,
+    prepare_tfds,
+    read_tfds,
+    tfds_data_dir,
+)
 
 __all__ = ["Dataset", "load_dataset"]
 
@@ -45,8 +51,12 @@ def load_dataset(
     """
     if image_size is not None and image_size < 1:
         raise UserError(f"config.image_size: {image_size} is below 1; give a side in pixels")
-    identify, build = _choose_source(name, data_dir, archive, image_size, memory_limit, log)
-    return load_or_build(identify, build, cache_dir or default_cache_dir(), log)
+    try:
+        identify, build = _choose_source(name, data_dir, archive, image_size, memory_limit, log)
+        return load_or_build(identify, build, cache_dir or default_cache_dir(), log)
+    # A folder without permission, a name too long, a link to nowhere, a file removed meanwhile.
+    except OSError as error:
+        raise UserError(f"config.dataset: {name} cannot be read ({reason(error)})") from error
 
 
 def _choose_source(
@@ -65,7 +75,8 @@ def _choose_source(
             partial(read_cifar10_archive, file, image_size, memory_limit),
         )
     if name == "digits":
-        return partial(identify_digits, image_size), partial(read_digits, image_size)
+        read = partial(read_digits, image_size, memory_limit)
+        return partial(identify_digits, image_size), read
     path = _as_path(name)
     if path is None:
         prepared = prepare_tfds(name, tfds_data_dir(data_dir), image_size, memory_limit, log)
@@ -80,7 +91,7 @@ def _choose_source(
 def _archive_path(name: str, archive: str) -> Path:
     if name.split(":")[0] != "cifar10":
         raise UserError(f"config.archive is for dataset 'cifar10' only, not {name!r}; leave it out")
-    path = Path(archive).expanduser()
+    path = expand_user(archive, "config.archive")
     if not path.is_file():
         raise UserError(f"config.archive: {archive} does not exist or is no file; check the path")
     return path
@@ -88,7 +99,7 @@ def _archive_path(name: str, archive: str) -> Path:
 
 def _as_path(name: str) -> Path | None:
     """The file or folder that a dataset's name means, or None for the name of a tfds set."""
-    path = Path(name).expanduser()
+    path = expand_user(name, "config.dataset")
     looks_like_path = name.startswith((os.sep, f".{os.sep}", f"..{os.sep}", "~"))
     if path.is_file() or name.endswith(".npz"):
         if not name.endswith(".npz"):

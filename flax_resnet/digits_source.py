@@ -8,6 +8,7 @@ from PIL import Image
 from flax_resnet.dataset_cache import Identity
 from flax_resnet.dataset_type import Dataset, make_dataset
 from flax_resnet.errors import UserError
+from flax_resnet.image_arrays import check_memory
 
 # 360 of the 1,797 images, a fifth. A choice of this program: the set has no official split.
 _TEST_PER_CLASS = 36
@@ -26,14 +27,18 @@ def identify_digits(image_size: int | None) -> Identity:
     return Identity("digits", "digits", "", image_size, (version,))
 
 
-def read_digits(image_size: int | None) -> Dataset:
+def read_digits(image_size: int | None, memory_limit: int | None = None) -> Dataset:
     """Makes RGB images of the 8x8 digits (values 0-16), 32x32 unless `image_size` says otherwise.
 
     The images are shuffled with a fixed seed; the test split is the first 36 of every class, 360
     images, the training split the other 1,437.
 
+    Args:
+        image_size: side in pixels; None: 32.
+        memory_limit: see `check_memory`.
+
     Raises:
-        UserError: scikit-learn is not installed.
+        UserError: scikit-learn is not installed, or the images do not fit in memory.
     """
     try:
         from sklearn.datasets import load_digits
@@ -41,6 +46,7 @@ def read_digits(image_size: int | None) -> Dataset:
         raise UserError(_MISSING) from None
     pixels, target = load_digits(return_X_y=True)
     size = _SIZE if image_size is None else image_size
+    check_memory("digits", len(pixels), (size, size), memory_limit)
     # Enlarged before rounding, as floats: 17 grey levels would show as steps.
     images = np.stack([_enlarge(image * (255 / 16), size) for image in pixels.reshape(-1, 8, 8)])
     order = np.random.RandomState(_SPLIT_SEED).permutation(len(images))

@@ -85,12 +85,20 @@ def check_memory(
     Raises:
         UserError: the images take more.
     """
-    needed = num_images * image_shape[0] * image_shape[1] * 3
+    images = f"{what}: {num_images:,} images of {image_shape[0]}x{image_shape[1]}"
+    check_bytes(images, num_images * image_shape[0] * image_shape[1] * 3, memory_limit)
+
+
+def check_bytes(what: str, needed: int, memory_limit: int | None) -> None:
+    """Refuses what takes `needed` bytes of memory, before it is read; see `check_memory`.
+
+    Raises:
+        UserError: naming `what`.
+    """
     limit = available_memory() // 2 if memory_limit is None else memory_limit
     if needed > limit:
         raise UserError(
-            f"{what}: {num_images:,} images of {image_shape[0]}x{image_shape[1]} take "
-            f"{needed / 1e9:,.1f} GB, above the {limit / 1e9:,.1f} GB (half of the memory now "
-            "available) that a dataset may use, and streaming from disk is not there yet; set a "
-            "smaller config.image_size or take a smaller dataset"
+            f"{what} take {needed / 1e9:,.1f} GB, above the {limit / 1e9:,.1f} GB (half of the "
+            "memory now available) that a dataset may use, and streaming from disk is not there "
+            "yet; set a smaller config.image_size or take a smaller dataset"
         )

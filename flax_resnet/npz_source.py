@@ -1,5 +1,6 @@
 """Reads a dataset from one .npz file: x_train, y_train, x_test, y_test, perhaps class_names."""
 
+import math
 import zipfile
 from pathlib import Path
 
@@ -7,9 +8,8 @@ import numpy as np
 
 from flax_resnet.dataset_cache import Identity, file_state
 from flax_resnet.dataset_type import Dataset, make_dataset
-from flax_resnet.errors import UserError
-from flax_resnet.image_arrays import check_memory, resize_images, three_channels
-from flax_resnet.image_files import reason
+from flax_resnet.errors import UserError, reason, shortened
+from flax_resnet.image_arrays import check_bytes, check_memory, resize_images, three_channels
 
 _FIELDS = ("x_train", "y_train", "x_test", "y_test")
 
@@ -32,16 +32,22 @@ def read_npz(path: Path, image_size: int | None, memory_limit: int | None) -> Da
     Raises:
         UserError: the file is damaged or a field is missing or wrong; both are named.
     """
-    # Opened by hand: np.load takes what is no zip for a pickle or a lone array.
+    # Opened by hand: np.load takes what is no zip for a pickle or a lone array, and reads a member
+    # before one can see what it claims to hold.
     try:
         with zipfile.ZipFile(path) as archive:
-            _check_fields(archive, path, image_size, memory_limit)
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: _read_field(file, name, path) for name in _FIELDS}
-            has_names = "class_names" in file.files
-            names = _read_field(file, "class_names", path) if has_names else None
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError) as error:
+            members = _check_fields(archive, path, image_size, memory_limit)
+            arrays = {
+                name: _read_field(archive, info, f"{path}: {name}")
+                for name, info in members.items()
+            }
+    except UserError:
+        raise
+    # A damaged zip fails in any way: BadZipFile, zlib.error, NotImplementedError for a compression
+    # that there is none of, RuntimeError for a password ...
+    except Exception as error:
         raise UserError(f"{path}: is no readable .npz file ({reason(error)})") from error
+    names = arrays.get("class_names")
     class_names = None
     if names is not None:
         if names.dtype.kind != "U" or names.ndim != 1 or not len(names):
@@ -65,38 +71,61 @@ def read_npz(path: Path, image_size: int | None, memory_limit: int | None) -> Da
 
 def _check_fields(
     archive: zipfile.ZipFile, path: Path, image_size: int | None, memory_limit: int | None
-) -> None:
-    """Checks that the fields are there and that the images, unpacked, would fit in memory."""
-    members = {info.filename: info for info in archive.infolist()}
-    missing = [name for name in _FIELDS if f"{name}.npy" not in members]
+) -> dict[str, zipfile.ZipInfo]:
+    """Checks that the fields are there and, unpacked, fit in memory; returns those to read."""
+    members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+    missing = [name for name in _FIELDS if name not in members]
     if missing:
-        held = ", ".join(sorted(name.removesuffix(".npy") for name in members)) or "nothing"
-        raise UserError(f"{path}: has no {missing[0]} (it holds {held}); it needs {_FIELDS}")
-    shapes = []
-    for name in ("x_train", "x_test"):
-        with archive.open(f"{name}.npy") as member:
-            version = np.lib.format.read_magic(member)
-            read_header = (
-                np.lib.format.read_array_header_1_0
-                if version == (1, 0)
-                else np.lib.format.read_array_header_2_0
-            )
-            shape, _, _ = read_header(member)
-        if len(shape) not in (3, 4) or 0 in shape:
-            return  # the checks of the arrays themselves tell what is wrong
-        shapes.append(shape)
-    for shape in shapes:
-        size = shape[1:3] if image_size is None else (image_size, image_size)
-        check_memory(str(path), shapes[0][0] + shapes[1][0], size, memory_limit)
+        listed = shortened(", ".join(sorted(members)) or "nothing")
+        raise UserError(f"{path}: has no {missing[0]} (it holds {listed}); it needs {_FIELDS}")
+    for info in members.values():
+        archive.open(info).close()  # compares the name at the member with that in the index
+    held = {name: members[name] for name in (*_FIELDS, "class_names") if name in members}
+    shapes = {
+        name: _check_member(archive, info, f"{path}: {name}", memory_limit)
+        for name, info in held.items()
+    }
+    train, test = shapes["x_train"], shapes["x_test"]
+    if len(train) in (3, 4) and len(test) in (3, 4):  # else the checks of the arrays tell
+        for shape in (train, test):
+            size = (shape[1], shape[2]) if image_size is None else (image_size, image_size)
+            check_memory(str(path), train[0] + test[0], size, memory_limit)
+    return held
 
 
-def _read_field(file: np.lib.npyio.NpzFile, name: str, path: Path) -> np.ndarray:
-    try:
-        return file[name]
-    except ValueError as error:  # an array of Python objects, or a damaged header
+def _check_member(
+    archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str, memory_limit: int | None
+) -> tuple[int, ...]:
+    """Checks what an array claims to hold; returns its shape.
+
+    Its bytes must be those that the index says: only then is it read to its end, where zipfile
+    compares the checksum.
+    """
+    with archive.open(info) as member:
+        version = np.lib.format.read_magic(member)
+        read_header = (
+            np.lib.format.read_array_header_1_0
+            if version == (1, 0)
+            else np.lib.format.read_array_header_2_0
+        )
+        shape, _, dtype = read_header(member)
+        header_bytes = member.tell()
+    if dtype.hasobject:
+        raise UserError(f"{where} cannot be read: it holds Python objects; save a plain array")
+    num_bytes = math.prod(shape) * dtype.itemsize
+    if info.file_size != header_bytes + num_bytes:
         raise UserError(
-            f"{path}: {name} cannot be read ({reason(error)}); save it as a plain array"
-        ) from error
+            f"{where} is damaged: {dtype} {shortened(str(list(shape)), 60)} takes {num_bytes:,} "
+            f"bytes, and it holds {info.file_size - header_bytes:,}; save it again"
+        )
+    check_bytes(where, num_bytes, memory_limit)
+    return shape
+
+
+def _read_field(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) -> np.ndarray:
+    try:
+        with archive.open(info) as member:
+            return np.lib.format.read_array(member, allow_pickle=False)
     # A damaged zip member: a bad checksum, broken compression, an end too early.
     except Exception as error:
-        raise UserError(f"{path}: {name} is damaged ({reason(error)}); save it again") from error
+        raise UserError(f"{where} is damaged ({reason(error)}); save it again") from error

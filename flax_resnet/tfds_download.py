@@ -9,8 +9,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from flax_resnet.errors import UserError
-from flax_resnet.image_files import reason
+from flax_resnet.errors import UserError, reason
 
 _PROBE_URL = "https://storage.googleapis.com/tfds-data/"
 _PROBE_SECONDS = 6.0

@@ -10,9 +10,8 @@ from pathlib import Path
 
 from flax_resnet.dataset_cache import Identity, folder_state
 from flax_resnet.dataset_type import Dataset, make_dataset
-from flax_resnet.errors import UserError
+from flax_resnet.errors import UserError, reason
 from flax_resnet.image_arrays import check_memory
-from flax_resnet.image_files import reason
 from flax_resnet.tfds_download import download_tfds, import_tensorflow, missing_package
 from flax_resnet.tfds_reader import TfdsReader
 
@@ -39,7 +38,19 @@ class Prepared:
 def tfds_data_dir(data_dir: str | None) -> Path:
     """The argument, else $TFDS_DATA_DIR, else tfds's own default; absolute."""
     chosen = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return Path(chosen).expanduser().absolute()
+    return expand_user(chosen, "config.data_dir").absolute()
+
+
+def expand_user(path: str, field: str) -> Path:
+    """A path with its ~ or ~user replaced by a home folder.
+
+    Raises:
+        UserError: there is no such user; `field` is named.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{field}: {path} names no home folder; check the path") from error
 
 
 def find_prepared(name: str, data_dir: Path) -> Prepared | None:
@@ -79,8 +90,9 @@ def _default_config(folder: Path) -> str | None:
     """The config that tfds takes when none is named; it notes it beside the configs."""
     try:
         metadata = json.loads((folder / ".config" / "metadata.json").read_text(encoding="utf-8"))
-        return metadata.get("default_config_name")
-    except (OSError, ValueError, AttributeError):
+        default = metadata.get("default_config_name")
+        return default if isinstance(default, str) else None
+    except (OSError, ValueError, AttributeError, RecursionError):
         return None
 
 

@@ -1,5 +1,8 @@
 """Small datasets of the tests' own, and the two ways a load can end."""
 
+import io
+import tarfile
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +25,26 @@ def write_npz(path, **changes):
     }
     np.savez(path, **{name: array for name, array in fields.items() if array is not None})
     return fields
+
+
+def write_archive(path: Path, extra=(), drop=()):
+    """A small archive of CIFAR-10's layout, its pixels counted; returns its SHA-256."""
+    files = {"batches.meta.txt": b"airplane\nship\n\n"}
+    for number, name in enumerate([*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]):
+        records = np.zeros((2, 3073), np.uint8)
+        records[:, 0] = [0, 1]
+        records[:, 1:1025] = number  # red plane
+        records[:, 1025:2049] = 100  # green plane
+        records[:, 2049:] = np.arange(1024) % 32  # blue plane: the column
+        files[f"{name}.bin"] = records.tobytes()
+    files.update(extra)
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content in files.items():
+            if name not in drop:
+                info = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    return sha256(path.read_bytes()).hexdigest()
 
 
 def write_folder(base: Path, colors=("red", "blue"), size=(4, 4), per_class=3) -> Path:

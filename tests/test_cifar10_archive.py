@@ -1,39 +1,16 @@
-import io
-import tarfile
 from hashlib import sha256
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from flax_resnet.cifar10_archive import ARCHIVE_SHA256, read_cifar10_archive
 from flax_resnet.errors import UserError
-from tests.dataset_files import refused
-
-
-def _archive(path: Path, extra=(), drop=()):
-    """A small archive of the official layout, its pixels counted so that they can be foretold."""
-    files = {"batches.meta.txt": b"airplane\nship\n\n"}
-    for number, name in enumerate([*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]):
-        records = np.zeros((2, 3073), np.uint8)
-        records[:, 0] = [0, 1]
-        records[:, 1:1025] = number  # red plane
-        records[:, 1025:2049] = 100  # green plane
-        records[:, 2049:] = np.arange(1024) % 32  # blue plane: the column
-        files[f"{name}.bin"] = records.tobytes()
-    files.update(extra)
-    with tarfile.open(path, "w:gz") as tar:
-        for name, content in files.items():
-            if name not in drop:
-                info = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
-                info.size = len(content)
-                tar.addfile(info, io.BytesIO(content))
-    return sha256(path.read_bytes()).hexdigest()
+from tests.dataset_files import refused, write_archive
 
 
 def test_archive_is_parsed_into_rgb_images_in_order(tmp_path):
     path = tmp_path / "a.tar.gz"
-    digest = _archive(path, extra={"../../evil.bin": b"not to be touched"})
+    digest = write_archive(path, extra={"../../evil.bin": b"not to be touched"})
     dataset = read_cifar10_archive(path, sha256=digest, images_per_file=2)
     assert dataset.train_images.shape == (10, 32, 32, 3)
     assert dataset.train_images[:, 0, 0, 0].tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
@@ -48,7 +25,7 @@ def test_archive_is_parsed_into_rgb_images_in_order(tmp_path):
 
 def test_archive_with_another_checksum_is_refused_with_both(tmp_path):
     path = tmp_path / "cifar-10-binary.tar.gz"
-    found = _archive(path)
+    found = write_archive(path)
     message = refused("cifar10", tmp_path, archive=str(path))
     assert found in message and ARCHIVE_SHA256 in message and str(path) in message
 
@@ -60,7 +37,7 @@ def test_archive_that_lacks_a_file_or_has_a_short_one_is_refused(tmp_path):
         ({"extra": {"test_batch.bin": b"short"}}, "test_batch.bin has 5 bytes"),
         ({"extra": {"batches.meta.txt": b"one\n"}}, "label 1"),
     ):
-        digest = _archive(path, **changes)
+        digest = write_archive(path, **changes)
         with pytest.raises(UserError, match=expected):
             read_cifar10_archive(path, sha256=digest, images_per_file=2)
     path.write_bytes(path.read_bytes()[:-30])

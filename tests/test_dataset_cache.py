@@ -129,6 +129,22 @@ def test_damaged_cache_is_rebuilt_with_one_line(npz, tmp_path, damage, name):
     assert _load(npz, cache)[1] == []
 
 
+@pytest.mark.parametrize("name", ["train_images.npy", "train_labels.npy", "meta.json"])
+def test_any_flipped_bit_of_an_entry_is_noticed(npz, tmp_path, name):
+    cache = tmp_path / "cache"
+    original, _ = _load(npz, cache)
+    path = cache / "datasets" / _entries(cache)[0] / name
+    content = path.read_bytes()
+    for position in range(0, len(content), 7):
+        damaged = bytearray(content)
+        damaged[position] ^= 1 << position % 8
+        path.write_bytes(damaged)
+        loaded, lines = _load(npz, cache)
+        assert len(lines) == 1 and "damaged" in lines[0], position
+        assert loaded.class_names == original.class_names and loaded.digest == original.digest
+        np.testing.assert_array_equal(loaded.train_labels, original.train_labels)
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"arrays": {}}'])
 def test_damaged_meta_is_rebuilt_with_one_line(npz, tmp_path, text):
     cache = tmp_path / "cache"

@@ -111,3 +111,23 @@ def test_digits_have_a_fixed_split(tmp_path):
     rows = np.concatenate([dataset.train_images, dataset.test_images]).reshape(1797, -1)
     assert len(np.unique(rows, axis=0)) == 1797
     assert load("digits", tmp_path, image_size=8).image_shape == (8, 8, 3)
+
+
+def test_digits_that_would_not_fit_are_refused_before_they_are_made(tmp_path):
+    assert "digits" in refused("digits", tmp_path, image_size=8192, memory_limit=10**9)
+
+
+@pytest.mark.parametrize(
+    "name", ["~no_such_user/x", "a" * 5000, "./" + "a" * 300, "a\0b", "\ud800", "./a\nb", "."]
+)
+def test_a_name_that_can_be_no_file_is_refused_in_one_line(tmp_path, name):
+    message = refused(name, tmp_path, data_dir=str(tmp_path))
+    assert len(message.splitlines()) == 1 or "\n" in name
+    assert "~no_such_user" in refused("digit", tmp_path, data_dir="~no_such_user/x")
+    assert "~no_such_user" in refused("cifar10", tmp_path, archive="~no_such_user/x")
+
+
+def test_a_link_to_nowhere_among_the_images_is_named(tmp_path):
+    folder = write_folder(tmp_path / "set")
+    (folder / "train" / "red" / "9.png").symlink_to(tmp_path / "absent")
+    assert "9.png" in refused(folder, tmp_path)

@@ -1,3 +1,4 @@
+import io
 import zipfile
 
 import numpy as np
@@ -95,3 +96,55 @@ def test_damaged_npz_is_refused_by_name(tmp_path):
     np.save(path.with_suffix(".npy"), np.zeros(3))
     path.with_suffix(".npy").rename(path)
     assert str(path) in refused(path, tmp_path)
+
+
+def _with_header(path, name, shape, payload=b"", method=zipfile.ZIP_STORED):
+    """Puts an array that claims a shape, and holds other bytes, into a .npz file."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "|u1", "fortran_order": False, "shape": shape}
+    )
+    with zipfile.ZipFile(path) as archive:
+        content = {info.filename: archive.read(info) for info in archive.infolist()}
+    content[f"{name}.npy"] = header.getvalue() + payload
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for member, data in content.items():
+            archive.writestr(member, data)
+
+
+@pytest.mark.parametrize("name", ["x_train", "y_train", "y_test"])
+@pytest.mark.parametrize("shape", [(10**15, 4, 4, 3), (10**12,), (2**40, 2**40), (-1, 4, 4, 3)])
+def test_npz_header_that_claims_too_much_is_refused(tmp_path, name, shape):
+    write_npz(tmp_path / "a.npz")
+    _with_header(tmp_path / "a.npz", name, shape)
+    assert f"{name} is damaged" in refused(tmp_path / "a.npz", tmp_path)
+
+
+def test_npz_bomb_is_refused_before_it_unpacks(tmp_path):
+    size = 50_000_000
+    for name in ("y_train", "x_test", "y_test"):
+        write_npz(tmp_path / "a.npz")
+        _with_header(tmp_path / "a.npz", name, (size,), b"\0" * size, zipfile.ZIP_DEFLATED)
+        assert (tmp_path / "a.npz").stat().st_size < 1_000_000
+        message = refused(tmp_path / "a.npz", tmp_path, memory_limit=10_000_000)
+        assert name in message and "0.1 GB" in message
+
+
+def test_npz_with_a_field_renamed_by_damage_is_refused(tmp_path):
+    path = tmp_path / "a.npz"
+    write_npz(path, class_names=np.array(["a", "b", "c"]))
+    content = path.read_bytes()
+    place = content.rindex(b"class_names.npy")  # in the index, which no checksum covers
+    path.write_bytes(content[:place] + b"clbss" + content[place + 5 :])
+    assert "a.npz" in refused(path, tmp_path)
+
+
+def test_npz_with_a_password_or_an_unknown_compression_is_refused(tmp_path):
+    path = tmp_path / "a.npz"
+    write_npz(path)
+    content = path.read_bytes()
+    for offset, value in ((8, 1), (10, 77)):  # the flags and the method of the first member
+        damaged = bytearray(content)
+        damaged[content.index(b"PK\x01\x02") + offset] = value
+        path.write_bytes(damaged)
+        assert "a.npz" in refused(path, tmp_path)
