@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flax_resnet.atomic_files import write_text
-from flax_resnet.errors import UserError
+from flax_resnet.errors import UserError, reason, shortened
 from flax_resnet.runs import RunFolder
 
 Row = dict[str, Any]
@@ -23,6 +23,12 @@ _TAGS = {
     "learning_rate": "run/learning_rate",
     "images_per_second": "run/images_per_second",
 }
+
+
+_FIGURES = (
+    "train_loss", "train_accuracy", "test_loss", "test_accuracy",
+    "learning_rate", "seconds", "images_per_second",
+)  # fmt: skip
 
 
 class MetricsLog:
@@ -81,19 +87,46 @@ def read_metrics(path: Path) -> list[Row]:
     """The rows of a metrics.jsonl; a last line cut short by a crash is left out.
 
     Raises:
-      UserError: the file is missing, or a line that is not the last is damaged.
+      UserError: the file cannot be read, or a line is damaged; it is named.
     """
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
-    rows = []
+        raise UserError(f"{path} cannot be read: {reason(error)}") from error
+    rows: list[Row] = []
     for number, line in enumerate(lines, start=1):
+        where = f"{path}, line {number}"
         try:
             row = json.loads(line)
-            rows.append({"epoch": row["epoch"], "step": row["step"]} | row)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, RecursionError) as error:
             if number == len(lines):
                 break
-            raise UserError(f"{path}, line {number}: not a line of figures") from error
+            raise UserError(f"{where}: not a line of figures; remove it") from error
+        _check_row(row, rows[-1]["epoch"] if rows else 0, where)
+        rows.append(row)
     return rows
+
+
+def _check_row(row: Any, previous_epoch: int, where: str) -> None:
+    """Checks what the plots and the console rely on; a loss that was not finite is None."""
+    if not isinstance(row, dict):
+        raise UserError(f"{where}: not a line of figures; remove it")
+    curves = [name for name in row if name.endswith(("_loss", "_accuracy"))]
+    for name in ("epoch", "step", *_FIGURES, *curves):
+        value = row.get(name)
+        if value is None and name.endswith("_loss") and name in row:
+            continue
+        if not _is_figure(value, 1.0 if name.endswith("_accuracy") else 1e300):
+            shown = shortened(repr(value), 60)
+            raise UserError(f"{where}: {name} is {shown}, no such figure; remove the line")
+    for name, previous in (("epoch", previous_epoch), ("step", 0)):
+        if not isinstance(row[name], int) or row[name] <= previous:
+            raise UserError(
+                f"{where}: {name} is {row[name]}: it must be a whole number above {previous}; "
+                "remove the line"
+            )
+
+
+def _is_figure(value: Any, high: float) -> bool:
+    """Whether it is a number from 0 to `high` (True and False are none)."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= high

@@ -5,7 +5,7 @@ import dataclasses
 import math
 from pathlib import Path
 
-from flax_resnet.errors import UserError
+from flax_resnet.errors import UserError, shortened
 from flax_resnet.metrics_log import Row
 
 PAPER = "paper"  # the reference_log that stands for the authors' own run
@@ -74,8 +74,10 @@ def _reference_row(line: dict[str, str | None], previous_epoch: int, where: str)
             value = float(text or "")
         except ValueError:
             value = math.nan
-        if not math.isfinite(value) or value < 0:
-            raise UserError(f"{where}: {name} is {text!r}: it must be a number from 0 on")
+        if not 0 <= value < 1e300:  # a NaN fails, too; matplotlib overflows beyond
+            raise UserError(
+                f"{where}: {name} is {shortened(repr(text), 60)}: it must be a number from 0 on"
+            )
         if name.endswith("_accuracy"):
             if value > 100:
                 raise UserError(f"{where}: {name} is {text!r}: it must be a percentage, 0 to 100")

@@ -9,7 +9,9 @@ from flax_resnet.runs import RunFolder
 
 
 def row(epoch: int, **changes: float) -> dict[str, float]:
-    return {"epoch": epoch, "step": 10 * epoch, "train_loss": 1 / epoch} | changes
+    figures = {"train_loss": 1 / epoch, "train_accuracy": 0.5, "test_loss": 2.0}
+    figures |= {"test_accuracy": 0.4, "learning_rate": 0.1, "seconds": 2.5}
+    return {"epoch": epoch, "step": 10 * epoch, "images_per_second": 80.0} | figures | changes
 
 
 def test_lines_after_the_step_are_dropped_and_a_cut_line_too(tmp_path):

@@ -23,8 +23,12 @@ def run(args: argparse.Namespace) -> int:
 
     from flax_resnet.atomic_files import replacing
     from flax_resnet.config import to_json
+    from flax_resnet.errors import UserError
     from flax_resnet.trained import load_trained
 
+    output = Path(args.output)
+    if not output.name or output.is_dir():
+        raise UserError(f"--output {args.output!r} is no name of a file")
     trained = load_trained(args.workdir, args.checkpoint)
     flat = traverse_util.flatten_dict(dict(trained.variables), sep="/")
     arrays = {name: np.asarray(value) for name, value in flat.items()}
@@ -34,7 +38,6 @@ def run(args: argparse.Namespace) -> int:
         "image_shape": json.dumps(trained.data.image_shape),
         "step": str(trained.step),
     }
-    output = Path(args.output)
     with replacing(output) as part:
         part.write_bytes(save(arrays, metadata))
     print(f"{output}: {len(arrays)} arrays, {output.stat().st_size / 2**20:.2f} MiB")
