@@ -1,0 +1,290 @@
+"""Damaged data sets and run folders: refused in one line, or read as they were.
+
+Where a checksum exists (a .npz file, the cache, tfds's records) damaged data are never read as
+good ones. The other kinds mend the checksum, or have none: there only crashes count.
+"""
+
+import hashlib
+import importlib.util
+import io
+import json
+import shutil
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flax_resnet.cifar10_archive import read_cifar10_archive
+from flax_resnet.datasets import Dataset, load_dataset
+from flax_resnet.errors import UserError
+from flax_resnet.npz_source import read_npz
+from tests.dataset_files import write_archive, write_folder, write_npz
+from tests.stress.arguments import arguments
+from tests.stress.mutations import Random, mutate
+from tests.stress.tally import Tally
+
+NAMES = np.array(["cat", "dog", "élan"])
+
+
+def same(one: Dataset, other: Dataset) -> bool:
+    """Whether two data sets are the same to a training."""
+    arrays = ("train_images", "train_labels", "test_images", "test_labels")
+    return one.class_names == other.class_names and all(
+        np.array_equal(getattr(one, name), getattr(other, name)) for name in arrays
+    )
+
+
+class Npz:
+    """A .npz file, plain or compressed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "set.npz"
+        fields = write_npz(self._path, class_names=NAMES)
+        self._original = read_npz(self._path, None, None)
+        self._contents = [self._path.read_bytes()]
+        np.savez_compressed(self._path, **fields)
+        self._contents.append(self._path.read_bytes())
+
+    def __call__(self, random: Random) -> None:
+        self._path.write_bytes(mutate(self._contents[int(random.integers(2))], random))
+        assert same(read_npz(self._path, None, None), self._original), "damage was read"
+
+
+class NpzMended:
+    """A .npz file whose arrays are damaged and the zip around them is not."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "mended.npz"
+        self._fields = write_npz(self._path, class_names=NAMES)
+
+    def __call__(self, random: Random) -> None:
+        chosen = list(self._fields)[int(random.integers(len(self._fields)))]
+        method = zipfile.ZIP_DEFLATED if random.random() < 0.5 else zipfile.ZIP_STORED
+        with zipfile.ZipFile(self._path, "w", method) as archive:
+            for name, array in self._fields.items():
+                stream = io.BytesIO()
+                np.save(stream, array)
+                content = stream.getvalue()
+                archive.writestr(
+                    f"{name}.npy", mutate(content, random) if name == chosen else content
+                )
+        read_npz(self._path, 8 if random.random() < 0.3 else None, None)
+
+
+class Cache:
+    """An entry of the cache of decoded images; it must be noticed, and built again."""
+
+    def __init__(self, folder: Path) -> None:
+        self._source, self._cache = folder / "source.npz", folder / "cache"
+        write_npz(self._source, class_names=NAMES)
+        self._original = load_dataset(str(self._source), cache_dir=self._cache)
+        (self._entry,) = (self._cache / "datasets").iterdir()
+        self._contents = {path.name: path.read_bytes() for path in self._entry.iterdir()}
+
+    def __call__(self, random: Random) -> None:
+        for name, content in self._contents.items():
+            (self._entry / name).write_bytes(content)
+        chosen = sorted(self._contents)[int(random.integers(len(self._contents)))]
+        if random.random() < 0.05:
+            (self._entry / chosen).unlink()
+        else:
+            (self._entry / chosen).write_bytes(mutate(self._contents[chosen], random))
+        lines: list[str] = []
+        loaded = load_dataset(str(self._source), cache_dir=self._cache, log=lines.append)
+        assert same(loaded, self._original), f"damage of {chosen} was read"
+        assert loaded.digest == self._original.digest and loaded.source == self._original.source
+        assert chosen == "meta.json" or any("damaged" in line for line in lines), chosen
+
+
+class Archive:
+    """CIFAR-10's archive, its checksum as published or mended."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "cifar-10-binary.tar.gz"
+        self._digest = write_archive(self._path)
+        self._content = self._path.read_bytes()
+
+    def __call__(self, random: Random) -> None:
+        content = mutate(self._content, random)
+        self._path.write_bytes(content)
+        mended = random.random() < 0.8
+        digest = hashlib.sha256(content).hexdigest() if mended else self._digest
+        read_cifar10_archive(self._path, sha256=digest, images_per_file=2)
+        assert mended, "damage was read"
+
+
+class Folder:
+    """A folder of images, one of them damaged."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = write_folder(folder / "images")
+        self._path = sorted(self._folder.rglob("*.png"))[0]
+        self._content = self._path.read_bytes()
+        self._cache = folder / "folder_cache"
+
+    def __call__(self, random: Random) -> None:
+        self._path.write_bytes(mutate(self._content, random))
+        size = 8 if random.random() < 0.5 else None
+        dataset = load_dataset(str(self._folder), image_size=size, cache_dir=self._cache)
+        assert dataset.train_images.shape[0] == 6
+
+
+class Figures:
+    """metrics.jsonl of a run, and a log to compare with, on their way into the plots."""
+
+    def __init__(self, folder: Path) -> None:
+        self._metrics, self._log = folder / "metrics.jsonl", folder / "log.csv"
+        names = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
+        others = {"learning_rate": 1e-3, "seconds": 2.5, "images_per_second": 80.0}
+        rows = [
+            {"epoch": epoch, "step": 7 * epoch} | dict.fromkeys(names, 1 / (epoch + 1)) | others
+            for epoch in range(1, 4)
+        ]
+        self._lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
+        self._csv = (f"epoch,{','.join(names)}\n" + "1,1.5,40,1.4,45\n2,1,60,1,60\n").encode()
+
+    def __call__(self, random: Random) -> None:
+        from configs.base import get_config
+        from flax_resnet import plots
+        from flax_resnet.loop import describe_row
+        from flax_resnet.metrics_log import read_metrics
+        from flax_resnet.reference_log import read_reference
+
+        self._metrics.write_bytes(self._lines)
+        self._log.write_bytes(self._csv)
+        chosen = self._metrics if random.random() < 0.6 else self._log
+        chosen.write_bytes(mutate(chosen.read_bytes(), random))
+        rows, reference = read_metrics(self._metrics), read_reference(str(self._log))
+        for row in rows:
+            describe_row(row)
+        if rows:
+            figure = plots.run_figure(plots.LOSS, rows, get_config(), reference)
+            figure.savefig(io.BytesIO(), format="png", dpi=40)
+
+
+class Run:
+    """config.json and dataset.json of a run that has no checkpoint: never more than refused."""
+
+    def __init__(self, folder: Path) -> None:
+        from configs.base import get_config
+        from flax_resnet.config import to_json
+
+        self._folder = folder / "run"
+        self._folder.mkdir()
+        info = {
+            "class_names": ["cat", "dog"], "image_shape": [32, 32, 3], "train_images": 10,
+            "test_images": 4, "val_images": 0, "digest": "0" * 64, "source": "a folder",
+        }  # fmt: skip
+        config = get_config()
+        with config.unlocked():
+            config.design.stage_channels = (2, 2, 2, 2)
+        self._contents = {
+            "config.json": to_json(config).encode(),
+            "dataset.json": json.dumps(info, indent=2).encode(),
+        }
+
+    def __call__(self, random: Random) -> None:
+        from flax_resnet.trained import load_trained
+
+        for name, content in self._contents.items():
+            (self._folder / name).write_bytes(content)
+        chosen = sorted(self._contents)[int(random.integers(2))]
+        (self._folder / chosen).write_bytes(mutate(self._contents[chosen], random))
+        load_trained(self._folder)
+
+
+class Tfds:
+    """A set that tfds has prepared, with one of its files damaged, emptied or missing."""
+
+    def __init__(self, folder: Path) -> None:
+        from flax_resnet.tfds_download import import_tensorflow, import_tfds
+
+        import_tensorflow()
+        tfds: Any = import_tfds()
+        self._folder, self._cache = folder / "tfds", folder / "tfds_cache"
+        features = {
+            "image": tfds.features.Image(shape=(8, 8, 3)),
+            "label": tfds.features.ClassLabel(names=["no", "yes"]),
+        }
+        examples = [
+            (i, {"image": np.full((8, 8, 3), i, np.uint8), "label": i % 2}) for i in range(6)
+        ]
+        tfds.dataset_builders.store_as_tfds_dataset(
+            name="small",
+            version="1.0.0",
+            features=tfds.features.FeaturesDict(features),
+            split_datasets={"train": examples, "test": examples},
+            data_dir=str(self._folder),
+            disable_shuffling=True,
+        )
+        self._files = {
+            path: path.read_bytes() for path in self._folder.rglob("*") if path.is_file()
+        }
+        self._original = self._load()
+
+    def _load(self) -> Dataset:
+        shutil.rmtree(self._cache, ignore_errors=True)
+        return load_dataset("small:1.0.0", data_dir=str(self._folder), cache_dir=self._cache)
+
+    def __call__(self, random: Random) -> None:
+        for path, content in self._files.items():
+            path.write_bytes(content)
+        chosen = sorted(self._files)[int(random.integers(len(self._files)))]
+        if random.random() < 0.1:
+            chosen.unlink()
+        else:
+            chosen.write_bytes(mutate(self._files[chosen], random))
+        loaded = self._load()
+        assert ".tfrecord" not in chosen.name or same(loaded, self._original), "damage was read"
+
+
+# Kind of case -> (its share of the cases, what makes and checks one).
+KINDS: dict[str, tuple[float, Callable[[Path], Callable[[Random], None]]]] = {
+    "npz": (0.30, Npz),
+    "npz, checksums mended": (0.20, NpzMended),
+    "cache": (0.20, Cache),
+    "archive": (0.10, Archive),
+    "folder": (0.08, Folder),
+    "figures": (0.05, Figures),
+    "run": (0.04, Run),
+    "tfds": (0.03, Tfds),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the cases; returns 1 if one failed."""
+    parser = arguments("data", __doc__, count=2000)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, help="default: all")
+    args = parser.parse_args(argv)
+    tally = Tally(args)
+    for kind in args.kinds or KINDS:
+        share, make = KINDS[kind]
+        if kind == "tfds" and importlib.util.find_spec("tensorflow") is None:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            run = make(Path(folder))
+            for number in range(max(1, round(args.count * share))):
+                if not tally.in_time:
+                    break
+                start, outcome, failure = time.perf_counter(), "read", None
+                try:
+                    run(np.random.default_rng((args.seed, number)))
+                except UserError as error:
+                    outcome = "refused"
+                    if len(str(error).splitlines()) != 1 and kind != "tfds":
+                        failure = f"not one line: {error}"
+                except Exception as error:  # whatever it is, it is the finding
+                    failure = f"{type(error).__name__}: {error}"
+                if failure:
+                    failure = f"{kind}, seed {args.seed}, case {number}: {failure}"
+                tally.add(kind, outcome, time.perf_counter() - start, failure)
+    return tally.finish("data")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
