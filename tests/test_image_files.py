@@ -176,6 +176,16 @@ def test_decompression_bomb_is_refused_before_it_unpacks(tmp_path):
     assert "too many pixels" in _refused(path)
 
 
+def test_a_jpeg_of_a_thousand_passes_is_refused_at_once(tmp_path):
+    path = tmp_path / "a.jpg"
+    Image.fromarray(_gradient(64, 64)).save(path, progressive=True)
+    content = path.read_bytes()
+    assert read_image(path).shape == (64, 64, 3)
+    last_scan = content[content.rindex(b"\xff\xda") : -2]
+    path.write_bytes(content[:-2] + 1000 * last_scan + content[-2:])
+    assert "scans, and 100 are the most" in _refused(path)
+
+
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     assert "no regular file" in _refused(tmp_path / "pipe.png")

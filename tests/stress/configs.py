@@ -88,14 +88,14 @@ def designs(draw: st.DrawFn) -> Changes:
 
     return {
         "design.stage_sizes": figures(st.integers(1, 2)),
-        "design.stage_channels": figures(st.sampled_from([1, 2, 3, 8, 16_384])),
+        "design.stage_channels": tuple(sorted(figures(st.sampled_from([1, 2, 3, 8, 16_384])))),
         "design.kernel_sizes": figures(st.sampled_from([1, 3, 5, 63])),
         "design.shortcut_kernels": figures(st.sampled_from([1, 3])),
-        "design.pool_size": draw(st.sampled_from([0, 0, 1, 2, 4, None])),
+        "design.pool_size": draw(st.sampled_from([0, 1, 2, 4, None])),
         "design.block": draw(st.sampled_from(["basic", "bottleneck"])),
-        "design.shortcut": draw(st.sampled_from(["projection", "pad", "none"])),
+        "design.shortcut": draw(st.sampled_from(["projection", "pad", None, "none"])),
         "design.stem": draw(st.sampled_from(["cifar", "imagenet"])),
-        "image_size": draw(st.sampled_from([None, 1, 8, 33, 64])),
+        "image_size": draw(st.sampled_from([None, 64, 33, 8, 1])),
     }
 
 
@@ -103,9 +103,10 @@ def designs(draw: st.DrawFn) -> Changes:
 def changes(draw: st.DrawFn) -> Changes:
     """Up to five fields with values that their rules allow, and at times one of any kind."""
     found: Changes = draw(designs()) if draw(st.booleans()) else {}
-    for field in draw(st.lists(st.sampled_from(list(RULES)), max_size=4, unique=True)):
+    others = [field for field in RULES if field not in found]
+    for field in draw(st.lists(st.sampled_from(others), max_size=3, unique=True)):
         found[field] = draw(st.sampled_from(SANE[field]))
-    if draw(st.integers(0, 2)) == 0 or not found:
+    if draw(st.integers(0, 3)) == 0 or not found:
         anything = st.one_of(
             st.sampled_from(VALUES), st.integers(), st.floats(), st.text(max_size=20),
             st.tuples(st.integers(), st.integers()), st.lists(st.floats(), max_size=4),

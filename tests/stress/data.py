@@ -206,6 +206,7 @@ class Tfds:
 
         import_tensorflow()
         tfds: Any = import_tfds()
+        tfds.disable_progress_bar()
         self._folder, self._cache = folder / "tfds", folder / "tfds_cache"
         features = {
             "image": tfds.features.Image(shape=(8, 8, 3)),
