@@ -1,19 +1,17 @@
 """What the benchmarks share: interleaved timing, the machine's description, tables, JSON files."""
 
 import argparse
-import importlib.metadata
 import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from flax_resnet.machine import PACKAGES, machine
+
 ROOT = Path(__file__).parent.parent
 K = TypeVar("K")
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch")
 
 
 def arguments(name: str, description: str | None) -> argparse.ArgumentParser:
@@ -50,34 +48,6 @@ def median_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> 
     return statistics.median(a / b for a, b in zip(numerators, denominators, strict=True))
 
 
-def machine() -> dict[str, Any]:
-    """Processor, devices and versions."""
-    import jax
-
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = None
-    return {
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "devices": [device.device_kind for device in jax.local_devices()],
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "versions": versions,
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()
-
-
 def report(
     name: str,
     rows: Sequence[Mapping[str, Any]],
@@ -94,7 +64,7 @@ def report(
       kind: the key under which the file holds `name`.
       **more: single figures, printed below the table.
     """
-    result = {kind: name, "machine": machine(), **more, "rows": list(rows)}
+    result = {kind: name, "machine": machine((*PACKAGES, "torch")), **more, "rows": list(rows)}
     output.mkdir(parents=True, exist_ok=True)
     path = output / f"{name}.json"
     path.write_text(json.dumps(result, indent=2) + "\n")

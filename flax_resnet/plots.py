@@ -12,28 +12,30 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from ml_collections import ConfigDict
 
-from flax_resnet.atomic_files import replacing
 from flax_resnet.errors import UserError
 from flax_resnet.metrics_log import Row, read_metrics
+from flax_resnet.plot_style import (
+    COLORS,
+    DASHES,
+    DPI,
+    FONT,
+    GREY,
+    MARKERS,
+    save_figure,
+    set_labels,
+    shortened,
+    style_axes,
+)
 from flax_resnet.reference_log import Reference, read_reference
 from flax_resnet.runs import RunFolder
 
 FORMATS = (".png", ".svg", ".pdf")
 
-# Okabe and Ito, "Color Universal Design" (2008): apart for colour-blind eyes too. Their yellow is
-# left out: it is hard to see on white.
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")  # 8 over 7 colours: 56 runs, no pair twice
-_GREY = "#777777"
-_DASHES = {"train": (0, (4, 1.6)), "val": (0, (6, 1.6, 1.2, 1.6)), "test": "solid"}
 _MARKED_POINTS = 12  # a longer line carries about so many markers
-_DPI = 160
-_FONT = 12  # points; a README shows the pictures at about half their size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,8 +108,9 @@ def draw_comparison(runs: Sequence[RunFolder], output: Path) -> Path:
     names = distinguishing_names([run.path for run in runs])
     configs = [run.config() for run in runs]
     rows = [read_rows(run) for run in runs]
-    figure = comparison_figure(dict(zip(names, rows, strict=True)), _common_title(configs))
-    save_figure(figure, output)
+    save_figure(
+        comparison_figure(dict(zip(names, rows, strict=True)), _common_title(configs)), output
+    )
     return output
 
 
@@ -134,7 +137,11 @@ def read_rows(run: RunFolder) -> list[Row]:
 
 
 def run_figure(
-    measure: Measure, rows: Sequence[Row], config: ConfigDict, reference: Reference | None
+    measure: Measure,
+    rows: Sequence[Row],
+    config: ConfigDict,
+    reference: Reference | None,
+    title: str | None = None,
 ) -> Figure:
     """One measure of one run: training, test and, where there is one, validation set.
 
@@ -143,17 +150,18 @@ def run_figure(
       rows: the epochs of the run, at least one.
       config: of the run.
       reference: drawn behind, up to the last epoch that the run will have.
+      title: one or two lines; None: network, data set and the last epoch's test figure.
     """
-    figure = Figure(figsize=(6.4, 4.3), dpi=_DPI)
+    figure = Figure(figsize=(6.4, 4.3), dpi=DPI)
     FigureCanvasAgg(figure)
     figure.subplots_adjust(left=0.12, right=0.975, bottom=0.135, top=0.87)
     axes = figure.add_subplot()
     last_epoch = rows[-1]["epoch"]
     lines, labels = [], []
     for name, label, color, marker in (
-        ("train", "train", _COLORS[0], "s"),
-        ("val", "validation", _COLORS[2], "^"),
-        ("test", "test", _COLORS[1], "o"),
+        ("train", "train", COLORS[0], "s"),
+        ("val", "validation", COLORS[2], "^"),
+        ("test", "test", COLORS[1], "o"),
     ):
         if any(f"{name}_{measure.field}" in row for row in rows):
             lines.append(_add_line(axes, rows, name, measure, color, marker))
@@ -163,27 +171,30 @@ def run_figure(
         ahead = [row for row in reference.rows if row["epoch"] <= end]
         last_epoch = max([last_epoch, *(row["epoch"] for row in ahead)])
         for name in ("train", "test"):
-            lines.append(_add_line(axes, ahead, name, measure, _GREY, ".", thin=True))
-            labels.append(f"{_shortened(reference.name)}, {name}")
+            lines.append(_add_line(axes, ahead, name, measure, GREY, ".", thin=True))
+            labels.append(f"{shortened(reference.name)}, {name}")
     _finish_axes(axes, measure, last_epoch)
     legend = axes.legend(
         lines,
         [""] * len(lines),
         loc=_legend_corner(axes, "upper right" if measure is LOSS else "lower right"),
-        fontsize=_FONT - 1,
+        fontsize=FONT - 1,
         framealpha=0.9,
         handlelength=3,
     )
-    _set_labels(legend, labels)
-    value = rows[-1].get(f"test_{measure.field}")
+    set_labels(legend, labels)
     axes.set_title(
-        f"{_shortened(_model(config))} on {_shortened(_dataset(config))}\n"
-        f"test {measure.field} {measure.in_words(value)} after epoch {rows[-1]['epoch']}",
-        fontsize=_FONT,
-        loc="left",
-        parse_math=False,
+        title or _run_title(measure, rows[-1], config), fontsize=FONT, loc="left", parse_math=False
     )
     return figure
+
+
+def _run_title(measure: Measure, row: Row, config: ConfigDict) -> str:
+    value = row.get(f"test_{measure.field}")
+    return (
+        f"{shortened(_model(config))} on {shortened(_dataset(config))}\n"
+        f"test {measure.field} {measure.in_words(value)} after epoch {row['epoch']}"
+    )
 
 
 def comparison_figure(runs: Mapping[str, Sequence[Row]], title: str) -> Figure:
@@ -193,35 +204,35 @@ def comparison_figure(runs: Mapping[str, Sequence[Row]], title: str) -> Figure:
       runs: name for the legend -> epochs, at least one each.
       title: of the whole figure.
     """
-    labels = [*(_shortened(name, 60) for name in runs), "test", "train"]
+    labels = [*(shortened(name, 60) for name in runs), "test", "train"]
     columns = max(1, min(len(labels), 110 // (max(map(len, labels)) + 8)))
     height = 4.4 + 0.25 * math.ceil(len(labels) / columns)
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08)
-    figure = Figure(figsize=(11, height), dpi=_DPI, layout=layout)
+    figure = Figure(figsize=(11, height), dpi=DPI, layout=layout)
     FigureCanvasAgg(figure)
     for axes, measure in zip(figure.subplots(1, 2), (LOSS, ACCURACY), strict=True):
         for i, rows in enumerate(runs.values()):
-            color, marker = _COLORS[i % len(_COLORS)], _MARKERS[i % len(_MARKERS)]
+            color, marker = COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)]
             _add_line(axes, rows, "train", measure, color, marker, thin=True)
             _add_line(axes, rows, "test", measure, color, marker)
         _finish_axes(axes, measure, max(rows[-1]["epoch"] for rows in runs.values()))
     lines = [
-        Line2D([], [], color=_COLORS[i % len(_COLORS)], marker=_MARKERS[i % len(_MARKERS)], lw=1.8)
+        Line2D([], [], color=COLORS[i % len(COLORS)], marker=MARKERS[i % len(MARKERS)], lw=1.8)
         for i in range(len(runs))
     ]
-    lines.append(Line2D([], [], color=_GREY, lw=1.8))
-    lines.append(Line2D([], [], color=_GREY, lw=1.2, linestyle=_DASHES["train"]))
+    lines.append(Line2D([], [], color=GREY, lw=1.8))
+    lines.append(Line2D([], [], color=GREY, lw=1.2, linestyle=DASHES["train"]))
     legend = figure.legend(
         lines,
         [""] * len(lines),
         loc="outside lower center",
         ncols=columns,
-        fontsize=_FONT - 1,
+        fontsize=FONT - 1,
         frameon=False,
         handlelength=3,
     )
-    _set_labels(legend, labels)
-    figure.suptitle(title, fontsize=_FONT + 1, parse_math=False)
+    set_labels(legend, labels)
+    figure.suptitle(title, fontsize=FONT + 1, parse_math=False)
     return figure
 
 
@@ -266,7 +277,7 @@ def _add_line(
         [row["epoch"] for row in rows],
         values,
         color=color,
-        linestyle=_DASHES[name],
+        linestyle=DASHES[name],
         linewidth=1.2 if thin else 1.8,
         marker=marker if marked.any() else "None",
         markersize=3 if thin else 5.5,
@@ -295,17 +306,6 @@ def _finish_axes(axes: Axes, measure: Measure, last_epoch: int) -> None:
     style_axes(axes, "epoch", measure.axis)
 
 
-def style_axes(axes: Axes, x_label: str, y_label: str) -> None:
-    """Labels, grid and quiet frame, the same in every picture."""
-    axes.set_xlabel(x_label, fontsize=_FONT)
-    axes.set_ylabel(y_label, fontsize=_FONT)
-    axes.tick_params(labelsize=_FONT - 1, color="#BBBBBB")
-    axes.grid(color="#E4E4E4", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#BBBBBB")
-
-
 def _loss_top(values: np.ndarray) -> float:
     """Just above the highest loss; a few spikes far above all others leave the picture."""
     usual = values[values <= 5 * np.percentile(values, 90)] if values.size else values
@@ -332,13 +332,6 @@ def _legend_corner(axes: Axes, corner: _Corner) -> _Corner:
     return "best" if np.any((x > 0.6) & near) else corner
 
 
-def _set_labels(legend: Legend, labels: Sequence[str]) -> None:
-    """Names as they are: matplotlib would drop one that starts with _ and typeset $...$."""
-    for text, label in zip(legend.get_texts(), labels, strict=True):
-        text.set_parse_math(False)
-        text.set_text(label)
-
-
 def _model(config: ConfigDict) -> str:
     values = config.to_dict()
     changed = any(value is not None for value in values["design"].values())
@@ -352,21 +345,5 @@ def _dataset(config: ConfigDict) -> str:
 
 def _common_title(configs: Sequence[ConfigDict]) -> str:
     models, datasets = {_model(c) for c in configs}, {_dataset(c) for c in configs}
-    words = [_shortened(models.pop())] if len(models) == 1 else [f"{len(configs)} runs"]
-    return " on ".join(words + ([_shortened(datasets.pop())] if len(datasets) == 1 else []))
-
-
-def _shortened(name: str, length: int = 26) -> str:
-    """A name without its middle where it would fill the picture."""
-    half = length // 2 - 1
-    return name if len(name) <= length else f"{name[:half]}...{name[-half:]}"
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a picture in the format that its name ends in.
-
-    Raises:
-      UserError: it cannot be written.
-    """
-    with replacing(path) as part:
-        figure.savefig(part, format=path.suffix[1:].lower())
+    words = [shortened(models.pop())] if len(models) == 1 else [f"{len(configs)} runs"]
+    return " on ".join(words + ([shortened(datasets.pop())] if len(datasets) == 1 else []))
