@@ -1,4 +1,4 @@
-"""python -m flax_resnet COMMAND: everything but training."""
+"""python -m flax_resnet COMMAND: everything but training one network."""
 
 import argparse
 import importlib
@@ -12,6 +12,7 @@ COMMANDS = {
     "evaluate": "loss and accuracy of a trained run on its test images",
     "predict": "class probabilities of image files",
     "plot": "curves of a run, or of several in one figure",
+    "paper": "the paper's figures, tables and claims, trained and reported anew",
     "export": "a trained run's weights as one safetensors file",
 }
 

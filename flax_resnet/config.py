@@ -164,7 +164,7 @@ def changed_field(old: ConfigDict, new: ConfigDict) -> tuple[str, Any, Any] | No
 
     num_epochs may grow where no schedule depends on the length of the run.
     """
-    old_values, new_values = _flat(old), _flat(new)
+    old_values, new_values = flat_fields(old), flat_fields(new)
     for field in sorted(old_values.keys() | new_values.keys()):
         before, now = old_values.get(field), new_values.get(field)
         if field in FREE_FIELDS or before == now:
@@ -175,8 +175,8 @@ def changed_field(old: ConfigDict, new: ConfigDict) -> tuple[str, Any, Any] | No
     return None
 
 
-def _flat(config: ConfigDict) -> dict[str, Any]:
-    """Values by field, those of the design as 'design.FIELD'."""
+def flat_fields(config: ConfigDict) -> dict[str, Any]:
+    """Every field by its full name, such as design.block, with its value."""
     return _flattened({field: _value(config, field) for field in config})
 
 
@@ -203,7 +203,7 @@ def validate(config: ConfigDict) -> ConfigDict:
     Raises:
       UserError: naming the field, its value and what it may be.
     """
-    _check_fields(_flat(config))
+    _check_fields(flat_fields(config))
     _validate_together(config)
     return config
 

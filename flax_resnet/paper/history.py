@@ -1,0 +1,147 @@
+"""What a planned run has left on disk, and in words how far it went."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from flax_resnet.config import FREE_FIELDS, flat_fields
+from flax_resnet.metrics_log import Row, read_metrics
+from flax_resnet.paper.data_sets import DataNote, describe_data
+from flax_resnet.paper.plan import PlannedRun, load_run_config
+from flax_resnet.runs import DataInfo, RunFolder
+
+MACHINES_FILE = "machines.json"
+
+# Fields of a config that are no change of the recipe: the machine's, and those told elsewhere.
+_NOT_RECIPE = FREE_FIELDS | {
+    "conv", "parallel", "steps_per_dispatch", "train_images", "test_images", "dataset",
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class History:
+    """A run with an epoch or more.
+
+    Attributes:
+      run: what was planned.
+      config: what was trained.
+      rows: its epochs, accuracies as fractions.
+      data: its images, as the run folder tells.
+      data_note: the same in words.
+      departures: field -> value where the config is not the recipe's.
+      recipe_epochs: epochs of the recipe as its file has it.
+      machines: what it was trained on, as machine.machine gives it.
+    """
+
+    run: PlannedRun
+    config: ConfigDict
+    rows: Sequence[Row]
+    data: DataInfo
+    data_note: DataNote
+    departures: Mapping[str, Any]
+    recipe_epochs: int
+    machines: Sequence[Mapping[str, Any]]
+
+    @property
+    def last(self) -> Row:
+        """The last epoch."""
+        return self.rows[-1]
+
+    @property
+    def seconds(self) -> float:
+        """Time spent in training steps, all epochs."""
+        return sum(row["seconds"] for row in self.rows)
+
+
+Histories = Mapping[str, History]
+
+
+def read_history(
+    folder: Path, run: PlannedRun, until_epoch: int | None, note: str | None
+) -> History | None:
+    """The history of a run; None: it has no epoch yet.
+
+    Args:
+      folder: holds a run folder a run.
+      run: which.
+      until_epoch: leave later epochs out; None: take all.
+      note: the user's own words about the images.
+
+    Raises:
+      UserError: a file is damaged.
+    """
+    files = RunFolder(folder / run.name)
+    if not files.metrics_file.exists():
+        return None
+    rows = read_metrics(files.metrics_file)
+    rows = [row for row in rows if until_epoch is None or row["epoch"] <= until_epoch]
+    if not rows:
+        return None
+    config, data, recipe = files.config(), files.data_info(), load_run_config(run)
+    return History(
+        run=run,
+        config=config,
+        rows=rows,
+        data=data,
+        data_note=describe_data(data, config.dataset, note),
+        departures=_departures(recipe, config),
+        recipe_epochs=recipe.num_epochs,
+        machines=read_machines(files.path),
+    )
+
+
+def _departures(recipe: ConfigDict, config: ConfigDict) -> dict[str, Any]:
+    planned, made = flat_fields(recipe), flat_fields(config)
+    return {
+        field: value
+        for field, value in made.items()
+        if field not in _NOT_RECIPE and value != planned.get(field)
+    }
+
+
+def read_machines(path: Path) -> list[dict[str, Any]]:
+    """What a run was trained on so far; [] where nobody took note of it."""
+    try:
+        return json.loads((path / MACHINES_FILE).read_text())
+    except (OSError, ValueError):
+        return []
+
+
+def scope(histories: Sequence[History]) -> str:
+    """How runs fall short of their recipes, a few words for titles; '': they do not."""
+    words = []
+    if any(h.last["epoch"] < h.config.num_epochs for h in histories):
+        done = _span([h.last["epoch"] for h in histories])
+        words.append(f"{done} of {_span([h.config.num_epochs for h in histories])} epochs")
+    if any(h.config.num_epochs != h.recipe_epochs for h in histories):
+        of = _span([h.config.num_epochs for h in histories])
+        words.append(f"recipe of {of} epochs, not {_span([h.recipe_epochs for h in histories])}")
+    first = histories[0]
+    if first.config.train_images is not None:
+        words.append(f"{first.data.train_images:,} training images")
+    if first.config.test_images is not None:
+        words.append(f"{first.data.test_images:,} test images")
+    if any(field.startswith("design.") for h in histories for field in h.departures):
+        words.append("networks changed")
+    return f"reduced: {', '.join(words)}" if words else ""
+
+
+def _span(values: Sequence[int]) -> str:
+    low, high = min(values), max(values)
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def figure_title(what: str, histories: Sequence[History]) -> str:
+    """What a figure shows, on which images, and in a second line that it is a reduced run."""
+    title = f"{what}, {histories[0].data_note.label}"
+    short = scope(histories)
+    return f"{title}\n{short}" if short else title
+
+
+def percent(fraction: float) -> str:
+    """A fraction as in 90.84%."""
+    return f"{fraction:.2%}"

@@ -1,0 +1,104 @@
+"""Which trainings each section needs; sections share them, so that nothing is trained twice."""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from flax_resnet.config import load_config
+from flax_resnet.errors import UserError
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+PLAIN_AND_RESIDUAL = ("plain20", "plain56", "resnet20", "resnet56")  # Figure 1 and its cure
+
+# Section 2.2's optimisers on the revised network. Adam's learning rate is the paper's. SGD has
+# 0.1; with momentum m a step moves 1 / (1 - m) times as far in the long run, so that 0.01 with
+# m = 0.9 is the same effective step.
+OPTIMIZER_SETTINGS: dict[str, dict[str, Any]] = {
+    "adam": {"learning_rate": 1e-3},
+    "sgd": {"learning_rate": 0.1},
+    "momentum": {"learning_rate": 0.01, "momentum": 0.9},
+    "nesterov": {"learning_rate": 0.01, "momentum": 0.9},
+}
+
+# Fields that the plan itself sets, and what to give instead.
+_PLANNED_FIELDS = {
+    "model": "every section has its own networks",
+    "optimizer": "every section has its own",
+    "learning_rate": "every section has its own",
+    "momentum": "every section has its own",
+    "seed": "give --seeds N",
+    "train_images": "give --train-images N",
+    "test_images": "give --test-images N",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedRun:
+    """A training that the report needs.
+
+    Attributes:
+      name: of its folder, and in tables.
+      recipe: name of a file in configs/, without .py.
+      changes: what differs from the recipe, (field, value) pairs.
+    """
+
+    name: str
+    recipe: str
+    changes: tuple[tuple[str, Any], ...] = ()
+
+
+def optimizer_run(optimizer: str) -> PlannedRun:
+    """The revised network under one of OPTIMIZER_SETTINGS; adam's is the paper's own run."""
+    if optimizer == "adam":
+        return seed_run(0)
+    changes = {"optimizer": optimizer, **OPTIMIZER_SETTINGS[optimizer]}
+    return PlannedRun(f"revised_{optimizer}", "revised", tuple(changes.items()))
+
+
+def seed_run(seed: int) -> PlannedRun:
+    """The paper's own run with a seed."""
+    return PlannedRun(f"revised_adam_seed{seed}", "revised", (("seed", seed),))
+
+
+def planned_runs(sections: Sequence[str], seeds: int) -> list[PlannedRun]:
+    """The trainings that sections need, each once; the paper's own run first.
+
+    Args:
+      sections: some of SECTION_NAMES.
+      seeds: how many seeds the results are over.
+    """
+    runs: list[PlannedRun] = []
+    if {"figure5-6", "optimizers", "results"} & set(sections):
+        runs.append(seed_run(0))
+    if "optimizers" in sections:
+        runs += [optimizer_run(name) for name in OPTIMIZER_SETTINGS if name != "adam"]
+    if "figure1" in sections:
+        runs += [PlannedRun(name, name) for name in PLAIN_AND_RESIDUAL]
+    if "results" in sections:
+        runs += [seed_run(seed) for seed in range(1, seeds)]
+    return runs
+
+
+def load_run_config(run: PlannedRun, overrides: Sequence[str] = ()) -> ConfigDict:
+    """The config of a run: its recipe, the user's changes, its own changes.
+
+    Args:
+      run: one of planned_runs.
+      overrides: as typed, such as ['--config.dataset=digits'].
+
+    Raises:
+      UserError: an override is misspelt, out of range, or of a field that the plan sets.
+    """
+    for argument in overrides:
+        match = re.match(r"--?(?:no)?config\.([^=]+)", argument)
+        if match and match[1] in _PLANNED_FIELDS:
+            raise UserError(
+                f"config.{match[1]} cannot be changed here: {_PLANNED_FIELDS[match[1]]}"
+            )
+    changes = [f"--config.{field}={value}" for field, value in run.changes]
+    return load_config(CONFIGS / f"{run.recipe}.py", [*overrides, *changes])

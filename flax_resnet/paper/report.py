@@ -1,0 +1,116 @@
+"""Makes the sections from the runs that there are, and writes the report."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from flax_resnet.atomic_files import write_text
+from flax_resnet.errors import UserError
+from flax_resnet.machine import machine
+from flax_resnet.paper.design import design_section
+from flax_resnet.paper.document import Paragraph, Picture, Section, Table
+from flax_resnet.paper.figure1 import degradation_section
+from flax_resnet.paper.figure3 import imagenet_section
+from flax_resnet.paper.figure4 import architecture_section
+from flax_resnet.paper.figure5_6 import curves_section
+from flax_resnet.paper.history import Histories, History, read_history, scope
+from flax_resnet.paper.html import to_html
+from flax_resnet.paper.markdown import FIGURES, to_markdown
+from flax_resnet.paper.optimizers import optimizers_section
+from flax_resnet.paper.plan import PlannedRun, planned_runs
+from flax_resnet.paper.provenance import provenance_section
+from flax_resnet.paper.results import results_section
+from flax_resnet.plot_style import save_figure
+
+TITLE = "Residual Network Design, reproduced"
+RUNS = "runs"  # folder of the runs, beside the report
+
+
+def write_report(
+    out: Path,
+    names: Sequence[str],
+    seeds: int,
+    until_epoch: int | None = None,
+    data_note: str | None = None,
+) -> list[Path]:
+    """Writes report.md, report.html and the figures, from the runs below `out` alone.
+
+    Args:
+      out: folder of the report.
+      names: of the sections, some of SECTION_NAMES.
+      seeds: how many seeds the results are over.
+      until_epoch: leave later epochs of the runs out; None: take all.
+      data_note: the user's own words about the images.
+
+    Returns:
+      The two reports.
+
+    Raises:
+      UserError: a run is damaged, or a file cannot be written.
+    """
+    runs = planned_runs(names, seeds)
+    found = {run.name: read_history(out / RUNS, run, until_epoch, data_note) for run in runs}
+    histories = {name: history for name, history in found.items() if history is not None}
+    makers = section_makers(histories, seeds)
+    sections = [makers[name]() for name in names]
+    sections.insert(0, _at_a_glance(sections, runs, histories))
+    sections.append(provenance_section(runs, histories, machine()))
+    svgs = _save_pictures(out / FIGURES, sections)
+    paths = [out / "report.md", out / "report.html"]
+    write_text(paths[0], to_markdown(TITLE, sections))
+    write_text(paths[1], to_html(TITLE, sections, svgs))
+    return paths
+
+
+def section_makers(histories: Histories, seeds: int) -> dict[str, Callable[[], Section]]:
+    """Name of each section -> what makes it."""
+    return {
+        "figure1": lambda: degradation_section(histories),
+        "figure3": imagenet_section,
+        "figure4": architecture_section,
+        "figure5-6": lambda: curves_section(histories),
+        "optimizers": lambda: optimizers_section(histories),
+        "results": lambda: results_section(histories, seeds),
+        "design": design_section,
+    }
+
+
+def _at_a_glance(
+    sections: Sequence[Section], runs: Sequence[PlannedRun], histories: Histories
+) -> Section:
+    """The outcome of every section, and plainly what is missing or reduced."""
+    blocks: list[Any] = [
+        Paragraph(
+            "The figures, tables and claims of the paper, made anew by this program: "
+            "python -m flax_resnet paper."
+        )
+    ]
+    missing = [run.name for run in runs if run.name not in histories]
+    if missing:
+        blocks.append(
+            Paragraph(f"Incomplete: not trained yet are {', '.join(missing)}. "
+                      "The same command goes on.")
+        )  # fmt: skip
+    trained: list[History] = list(histories.values())
+    if trained and (short := scope(trained)):
+        blocks.append(Paragraph(f"These are not the full recipes; {short}."))
+    rows = tuple((section.title, section.outcome) for section in sections)
+    blocks.append(Table("Outcomes", ("part", "outcome"), rows, text_columns=2))
+    return Section("outcomes", "At a glance", "", tuple(blocks))
+
+
+def _save_pictures(folder: Path, sections: Sequence[Section]) -> dict[str, bytes]:
+    """Writes each picture as .png and .svg; returns the SVG files' content by name."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {folder.parent} cannot be made: {error.strerror}") from error
+    svgs = {}
+    for section in sections:
+        for block in section.blocks:
+            if isinstance(block, Picture):
+                save_figure(block.figure, folder / f"{block.name}.png")
+                path = folder / f"{block.name}.svg"
+                save_figure(block.figure, path)
+                svgs[block.name] = path.read_bytes()
+    return svgs

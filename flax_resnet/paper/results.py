@@ -1,0 +1,119 @@
+"""Section 3, results: the final accuracies over seeds, and the claim of no over-fitting."""
+
+import dataclasses
+import statistics
+from collections.abc import Sequence
+
+from flax_resnet.metrics_log import Row
+from flax_resnet.paper.document import Block, Paragraph, Section, Table
+from flax_resnet.paper.history import Histories, History, percent, scope
+from flax_resnet.paper.plan import seed_run
+from flax_resnet.reference_log import PAPER, read_reference
+
+TITLE = "Results (section 3)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """Accuracies of several seeds.
+
+    Attributes:
+      mean: of the values.
+      std: sample standard deviation (divided by n - 1); None: one value has none.
+      count: n.
+    """
+
+    mean: float
+    std: float | None
+    count: int
+
+    def __str__(self) -> str:
+        if self.std is None:
+            return percent(self.mean)
+        return f"{percent(self.mean)} ± {percent(self.std)}"
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Mean and sample standard deviation of one or more values."""
+    std = statistics.stdev(values) if len(values) > 1 else None
+    return Spread(statistics.fmean(values), std, len(values))
+
+
+def results_section(histories: Histories, seeds: int) -> Section:
+    """Accuracies beside the paper's, a row a seed, and what the gap between them says."""
+    runs = {seed: histories.get(seed_run(seed).name) for seed in range(seeds)}
+    done = {seed: history for seed, history in runs.items() if history is not None}
+    missing = [str(seed) for seed in runs if seed not in done]
+    blocks: list[Block] = []
+    if missing:
+        blocks.append(Paragraph(f"Not trained yet: seed {', '.join(missing)}."))
+    if not done:
+        return Section("results", TITLE, "No seed is trained yet.", tuple(blocks))
+    if short := scope(list(done.values())):
+        blocks.append(Paragraph(f"These runs are {short}: no comparison with the paper's figures."))
+    paper = read_reference(PAPER).rows
+    blocks.append(_accuracy_table(done, paper[-1]))
+    blocks.append(Paragraph(overfitting_finding("Ours (seed 0)" if 0 in done else "Ours",
+                                                next(iter(done.values())).rows)))  # fmt: skip
+    blocks.append(Paragraph(overfitting_finding("The authors' log", paper)))
+    test = spread([history.last["test_accuracy"] for history in done.values()])
+    train = spread([history.last["train_accuracy"] for history in done.values()])
+    outcome = (
+        f"Train {train}, test {test} over {test.count} seed{'s' if test.count > 1 else ''}; "
+        f"the paper: {percent(paper[-1]['train_accuracy'])}, "
+        f"{percent(paper[-1]['test_accuracy'])}."
+    )
+    return Section("results", TITLE, outcome, tuple(blocks))
+
+
+def _accuracy_table(done: dict[int, History], paper: Row) -> Table:
+    rows = [
+        (f"seed {seed}", str(history.last["epoch"]), *_cells(history.last))
+        for seed, history in done.items()
+    ]
+    if len(done) > 1:
+        last = [history.last for history in done.values()]
+        train, test = ([row[f"{split}_accuracy"] for row in last] for split in ("train", "test"))
+        gap = [a - b for a, b in zip(train, test, strict=True)]
+        rows.append(("mean ± std", "", str(spread(train)), str(spread(test)), str(spread(gap))))
+    rows.append(("the paper", str(paper["epoch"]), *_cells(paper)))
+    return Table(
+        "Accuracy after the last epoch (std: of the sample, n - 1)",
+        ("run", "epochs", "train accuracy", "test accuracy", "gap"),
+        tuple(rows),
+    )
+
+
+def _cells(row: Row) -> tuple[str, str, str]:
+    train, test = row["train_accuracy"], row["test_accuracy"]
+    return percent(train), percent(test), percent(train - test)
+
+
+def overfitting_finding(who: str, rows: Sequence[Row]) -> str:
+    """What a run's curves say of the claim "both above 90%, so there is no over-fitting".
+
+    Args:
+      who: whose run, to begin the text.
+      rows: its epochs.
+    """
+    last = rows[-1]
+    gap = 100 * (last["train_accuracy"] - last["test_accuracy"])
+    both = min(last["train_accuracy"], last["test_accuracy"]) > 0.9
+    finite = [row for row in rows if row["test_loss"] is not None]
+    text = (
+        f"{who}: after epoch {last['epoch']} both accuracies are "
+        f"{'' if both else 'not '}above 90%; the gap between them is {gap:.2f} points."
+    )
+    if not finite or last["test_loss"] is None:
+        return f"{text} The test loss is not finite."
+    lowest = min(finite, key=lambda row: row["test_loss"])
+    if lowest["epoch"] == last["epoch"]:
+        return f"{text} The test loss is at its lowest: no over-fitting shows so far."
+    if last["train_loss"] is not None and last["train_loss"] < lowest["train_loss"]:
+        return (
+            f"{text} The test loss was lowest after epoch {lowest['epoch']} "
+            f"({lowest['test_loss']:.4f}) and rose to {last['test_loss']:.4f}, while the training "
+            f"loss fell from {lowest['train_loss']:.4f} to {last['train_loss']:.4f}: that is "
+            "over-fitting, whatever the accuracies."
+        )
+    return f"{text} The test loss rose after epoch {lowest['epoch']}, and the training loss, too."
