@@ -72,6 +72,10 @@ def run(args: argparse.Namespace) -> int:
     out = Path(args.out)
     names = [name for name in SECTION_NAMES if name in (args.only or SECTION_NAMES)]
     configs = _load_configs(args, names)
+    if any(config.deterministic for _, config in configs):
+        from flax_resnet.determinism import use_deterministic_kernels
+
+        use_deterministic_kernels()
     signum = None if args.report_only else _train(configs, out, args.epochs)
     for path in write_report(out, names, args.seeds, args.epochs, args.data_note):
         print(path)

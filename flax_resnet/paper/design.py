@@ -1,18 +1,25 @@
 """The design space of Figure 4(a) under the paper's budget, of which its network is one point."""
 
 from flax_resnet.design_plot import design_figure
-from flax_resnet.design_space import KNOWN, PAPER_DESIGN, Candidate, Space, describe, explore
+from flax_resnet.design_space import (
+    KNOWN,
+    PAPER_DESIGN,
+    TASK_PARAMS,
+    Candidate,
+    Space,
+    describe,
+    explore,
+)
 from flax_resnet.paper.document import Paragraph, Picture, Section, Table
 
 TITLE = "Design space (Figure 4(a))"
-BUDGET = 5_000_000  # parameters; the paper's requirement
 TOP = 10  # designs in the table
 
 
 def design_section() -> Section:
     """How many designs fit, those with the most computation, and the paper's place."""
     space = Space()
-    candidates = explore(space, BUDGET)
+    candidates = explore(space, TASK_PARAMS)
     places = [c.design for c in candidates]
     place = places.index(PAPER_DESIGN) + 1 if PAPER_DESIGN in places else None
     shown = list(enumerate(candidates[:TOP], start=1))
@@ -21,7 +28,7 @@ def design_section() -> Section:
     rows = tuple(_row(number, candidate) for number, candidate in shown)
     where = f"the paper's design is number {place:,}" if place else "the paper's is not among them"
     outcome = (
-        f"{len(candidates):,} of {space.size():,} designs have at most {BUDGET:,} parameters; "
+        f"{len(candidates):,} of {space.size():,} designs have at most {TASK_PARAMS:,} parameters; "
         f"by multiply-adds {where}."
     )
     text = (
@@ -34,7 +41,7 @@ def design_section() -> Section:
         (k.name, k.params_words, f"{k.accuracy:.2%}", describe(k.design) if k.design else "-")
         for k in KNOWN
     )
-    figure = design_figure(candidates, BUDGET)
+    figure = design_figure(candidates, TASK_PARAMS)
     caption = f"Parameters and multiply-adds of the {len(candidates):,} designs"
     return Section(
         "design",

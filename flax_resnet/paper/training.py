@@ -14,6 +14,7 @@ from flax_resnet.machine import machine
 from flax_resnet.paper.history import MACHINES_FILE, read_machines
 from flax_resnet.paper.plan import PlannedRun
 from flax_resnet.runs import RunFolder
+from flax_resnet.signals import Interrupted, StopRequest
 
 
 def train_runs(
@@ -39,20 +40,33 @@ def train_runs(
     """
     for run, config in runs:
         _check_unchanged(folder / run.name, config)
-    for number, (run, config) in enumerate(runs, start=1):
-        log(f"run {number} of {len(runs)}: {run.name}, {_goal(config, until_epoch)}")
-        _note_machine(folder / run.name)
-
-        def log_run(line: str, name: str = run.name) -> None:
-            if "\n" not in line:  # the layer table stands in summary.txt
-                log(f"{name}: {line}")
-
-        outcome = train_and_evaluate(
-            config, folder / run.name, until_epoch=until_epoch, log=log_run
-        )
-        if outcome.signum is not None:
-            return outcome.signum
+    with StopRequest() as stop:
+        try:
+            for number, (run, config) in enumerate(runs, start=1):
+                log(f"run {number} of {len(runs)}: {run.name}, {_goal(config, until_epoch)}")
+                _note_machine(folder / run.name)
+                outcome = train_and_evaluate(
+                    config,
+                    folder / run.name,
+                    until_epoch=until_epoch,
+                    stop=stop,
+                    log=_named(run.name, log),
+                )
+                if outcome.signum is not None:
+                    return outcome.signum
+        except Interrupted as stopped:  # with nothing to save, as while it compiles
+            return stopped.signum
     return None
+
+
+def _named(name: str, log: Callable[[str], None]) -> Callable[[str], None]:
+    """Takes a run's lines; the layer table, which stands in its summary.txt, is left out."""
+
+    def log_line(line: str) -> None:
+        if "\n" not in line:
+            log(f"{name}: {line}")
+
+    return log_line
 
 
 def _goal(config: ConfigDict, until_epoch: int | None) -> str:
