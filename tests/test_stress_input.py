@@ -9,7 +9,7 @@ import pytest
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
-        ("configs", ["--count", "150", "--seconds", "25"]),
+        ("configs", ["--count", "60", "--seconds", "25"]),
         ("images", ["--count", "300", "--seconds", "15"]),
         ("data", ["--count", "150", "--seconds", "20"]),
     ],

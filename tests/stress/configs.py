@@ -1,7 +1,8 @@
 """Configs by chance: each is refused in one line that names its field, or can train.
 
 Values for every field of config.RULES, sane and not, come in four ways: set in a config, typed on
-the command line, written in a config.json, and in a config.json with damaged characters. What is
+the command line, written in a config.json, and in a config.json with damaged characters. Before
+them each value of VALUES is given to each field alone (in short runs: some of them). What is
 accepted must trace (jax.eval_shape) through initialisation and a training step, and its schedule
 must stay between 0 and its learning rate.
 """
@@ -235,6 +236,7 @@ def _shown(case: Any) -> str:
         return "(it holds a whole number of more than 4,300 digits)"
 
 
+PAIRS = 3  # of a field and a value, for each case asked for, while there are any
 SHARE = {"set": 0.35, "typed": 0.25, "typed text": 0.1, "field names": 0.05}  # others: 0.125
 
 
@@ -258,7 +260,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the cases; returns 1 if one failed."""
     args = arguments("configs", __doc__, count=2000).parse_args(argv)
     tally = Tally(args)
-    for kind, (strategy, run) in _cases().items():
+    pairs = [(field, value) for field in RULES for value in VALUES]
+    order = np.random.default_rng(args.seed).permutation(len(pairs))
+    cases = _cases()
+    for index in order[: PAIRS * args.count]:
+        for kind in ("set", "typed"):
+            counted(f"one value, {kind}", cases[kind][1], tally)(dict([pairs[index]]))
+    for kind, (strategy, run) in cases.items():
         settings = hypothesis.settings(
             max_examples=max(1, round(args.count * SHARE.get(kind, 0.125))),
             deadline=None,
