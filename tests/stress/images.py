@@ -162,14 +162,14 @@ class Reader:
     def read(self, path: Path, seconds: float | None = None) -> tuple[str, float, str | None]:
         """(outcome, seconds, what failed), the last where it takes longer than `seconds`."""
         seconds = FILE_SECONDS if seconds is None else seconds
-        self._connection.send(path)
         try:
+            self._connection.send(path)
             if self._connection.poll(seconds):
                 outcome, took, failure, peak = self._connection.recv()
                 self.peak_mb = max(self.peak_mb, peak)
                 return outcome, took, failure
             failure = f"it took more than {seconds:.0f} s"
-        except EOFError:
+        except (EOFError, ConnectionError):
             self._process.join()
             failure = f"the process died: exit code {self._process.exitcode}"
         self._process.kill()
