@@ -36,6 +36,7 @@ from flax_resnet.runs import RunFolder
 FORMATS = (".png", ".svg", ".pdf")
 
 _MARKED_POINTS = 12  # a longer line carries about so many markers
+_TITLE_LENGTH = 60  # characters over one run's figure; longer lines are smaller
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,9 +184,9 @@ def run_figure(
         handlelength=3,
     )
     set_labels(legend, labels)
-    axes.set_title(
-        title or _run_title(measure, rows[-1], config), fontsize=FONT, loc="left", parse_math=False
-    )
+    title = title or _run_title(measure, rows[-1], config)
+    fitting = min(1.0, _TITLE_LENGTH / max(map(len, title.splitlines())))
+    axes.set_title(title, fontsize=FONT * fitting, loc="left", parse_math=False)
     return figure
 
 

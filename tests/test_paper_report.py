@@ -91,7 +91,7 @@ def test_figures_are_files_and_stand_in_the_page(reproduction: Path):
 def test_titles_say_that_the_runs_are_reduced(reproduction: Path):
     for name, epochs in (("figure1", 164), ("figure5", 50), ("figure6", 50), ("optimizers", 50)):
         words = svg_text(reproduction / f"figures/{name}.svg")
-        assert f"reduced: 1 of {epochs} epochs, 64 training images, 40 test images" in words
+        assert f"reduced: 1 of {epochs} epochs, 64 training / 40 test images" in words
         assert "digits" in words
 
 

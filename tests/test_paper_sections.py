@@ -83,8 +83,8 @@ def test_optimizers_are_compared_within_the_epochs_that_all_have():
         for name, values in accuracies.items()
     }
     section = optimizers_section(histories)
-    assert section.outcome.startswith("Adam in 2 epochs:")
-    assert "Not trained yet: SGD, momentum, Nesterov." in words(section)
+    assert section.outcome.startswith("Adam up to epoch 2, a reduced run:")
+    assert "Not trained yet: Momentum, Nesterov." in words(section)
     last, test, train = tables(section)
     assert [row[3] for row in last.rows] == ["50.00%", "60.00%"]
     assert test.header == train.header == ("optimizer", "20%", "30%", "40%", "50%", "60%")
@@ -99,7 +99,7 @@ def test_deeper_plain_net_is_worse_by_the_points_of_error():
     assert epoch == 2
     assert (train, test) == (pytest.approx(10), pytest.approx(-2))
     section = degradation_section({"plain20": shallow, "plain56": deep})
-    assert "training error +10.00, test error -2.00 points; the degradation shows" in words(section)
+    assert "training error +10.00, test error -2.00 points; in these reduced runs" in words(section)
     assert "Not trained yet: resnet20, resnet56." in words(section)
     (table,) = tables(section)
     assert table.rows[0] == ("plain20", "3", "1,173", "10.00%", "30.00%", "30.00%")
@@ -147,7 +147,7 @@ def test_scope_names_epochs_and_images():
     history = make_history(
         seed_run(0), make_rows([0.5], [0.5]), train_images=2000, test_images=1000
     )
-    assert scope([history]) == "reduced: 1 of 50 epochs, 2,000 training images, 1,000 test images"
+    assert scope([history]) == "reduced: 1 of 50 epochs, 2,000 training / 1,000 test images"
     longer = make_history(seed_run(1), make_rows([0.5] * 4, [0.5] * 4))
     assert scope([longer, history]) == "reduced: 1 to 4 of 50 epochs"
     shortened = make_history(seed_run(0), make_rows([0.5] * 4, [0.5] * 4), num_epochs=4)
@@ -205,3 +205,24 @@ def test_other_images_are_told_by_their_source_without_folders():
     assert describe_data(info, "cifar10", "blurred").label == "CIFAR-10, blurred"
     npz = data_info("0", "a.npz (npz, /data/a.npz)")
     assert describe_data(npz, "/data/a.npz", None).description == "a.npz (npz)"
+
+
+@pytest.mark.parametrize(
+    ("plain56", "words_of_plain", "resnet56", "words_of_resnet"),
+    [
+        (0.8, "the degradation shows.", 0.95, "no degradation shows with the shortcut."),
+        (0.9, "no degradation shows.", 0.8, "the degradation shows with the shortcut."),
+    ],
+)
+def test_whole_recipes_decide_about_degradation(
+    plain56: float, words_of_plain: str, resnet56: float, words_of_resnet: str
+):
+    accuracies = {"plain20": 0.9, "plain56": plain56, "resnet20": 0.9, "resnet56": resnet56}
+    histories = {
+        name: make_history(PlannedRun(name, name), make_rows([value] * 164, [value] * 164))
+        for name, value in accuracies.items()
+    }
+    section = degradation_section(histories)
+    plain, resnet = (block.text for block in section.blocks[-2:] if isinstance(block, Paragraph))
+    assert plain.startswith("Plain-56 against plain-20") and plain.endswith(words_of_plain)
+    assert resnet.startswith("ResNet-56 against") and resnet.endswith(words_of_resnet)

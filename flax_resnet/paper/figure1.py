@@ -8,12 +8,12 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from flax_resnet.paper.document import Block, Paragraph, Picture, Section, Table
-from flax_resnet.paper.history import Histories, History, figure_title, percent
+from flax_resnet.paper.history import Histories, History, figure_title, percent, scope
 from flax_resnet.paper.plan import PLAIN_AND_RESIDUAL
 from flax_resnet.plot_style import COLORS, DASHES, DPI, FONT, MARKERS, style_axes
 
 TITLE = "Figure 1: degradation, and the shortcut that cures it"
-KINDS = {"plain": "Plain", "resnet": "ResNet"}
+KINDS = {"plain": "plain", "resnet": "ResNet"}
 DEPTHS = ("20", "56")
 TOP_ERROR = 60.0  # percent; the first epochs of a long run leave the picture, as in He's
 
@@ -70,12 +70,16 @@ def compare_depths(shallow: History, deep: History) -> tuple[int, float, float]:
 def _depth_finding(nets: Histories, kind: str) -> str | None:
     if any(kind + depth not in nets for depth in DEPTHS):
         return None
-    epoch, train, test = compare_depths(*(nets[kind + depth] for depth in DEPTHS))
-    worse = train > 0
-    degrades = "the degradation shows" if worse else "no degradation shows"
-    meaning = degrades if kind == "plain" else f"{degrades} with the shortcut"
+    shallow, deep = (nets[kind + depth] for depth in DEPTHS)
+    epoch, train, test = compare_depths(shallow, deep)
+    if scope([shallow, deep]):
+        meaning = f"in these reduced runs the deeper net is {'worse' if train > 0 else 'no worse'}"
+    else:
+        shown = "the degradation shows" if train > 0 else "no degradation shows"
+        meaning = shown if kind == "plain" else f"{shown} with the shortcut"
+    name = KINDS[kind]
     return (
-        f"{KINDS[kind]}-56 against {KINDS[kind]}-20 after epoch {epoch}: training error "
+        f"{name[0].upper()}{name[1:]}-56 against {name}-20 after epoch {epoch}: training error "
         f"{train:+.2f}, test error {test:+.2f} points; {meaning}."
     )
 

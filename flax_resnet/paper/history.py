@@ -120,11 +120,14 @@ def scope(histories: Sequence[History]) -> str:
     if any(h.config.num_epochs != h.recipe_epochs for h in histories):
         of = _span([h.config.num_epochs for h in histories])
         words.append(f"recipe of {of} epochs, not {_span([h.recipe_epochs for h in histories])}")
-    first = histories[0]
-    if first.config.train_images is not None:
-        words.append(f"{first.data.train_images:,} training images")
-    if first.config.test_images is not None:
-        words.append(f"{first.data.test_images:,} test images")
+    config, data = histories[0].config, histories[0].data
+    numbers = []
+    if config.train_images is not None:
+        numbers.append(f"{data.train_images:,} training")
+    if config.test_images is not None:
+        numbers.append(f"{data.test_images:,} test")
+    if numbers:
+        words.append(f"{' / '.join(numbers)} images")
     if any(field.startswith("design.") for h in histories for field in h.departures):
         words.append("networks changed")
     return f"reduced: {', '.join(words)}" if words else ""

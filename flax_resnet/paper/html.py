@@ -27,6 +27,7 @@ th, td { padding: .3rem .7rem; text-align: right; vertical-align: top;
   border-bottom: 1px solid var(--line); }
 th { font-weight: 600; background: var(--shade); vertical-align: bottom; }
 .text { text-align: left; }
+td:first-child, td:not(.text) { white-space: nowrap; }
 figure { margin: 1.5rem 0; }
 figure img { display: block; width: 100%; background: #ffffff; border-radius: 4px; }
 figcaption { padding-top: .5rem; }

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 
 from flax_resnet.metrics_log import Row
 from flax_resnet.paper.document import Block, Paragraph, Picture, Section, Table
-from flax_resnet.paper.history import Histories, History, figure_title, percent
+from flax_resnet.paper.history import Histories, History, figure_title, percent, scope
 from flax_resnet.paper.plan import OPTIMIZER_SETTINGS, optimizer_run
 from flax_resnet.plots import comparison_figure
 
 TITLE = "Optimizers (section 2.2)"
-LABELS = {"adam": "Adam", "sgd": "SGD", "momentum": "SGD, momentum", "nesterov": "Nesterov"}
+LABELS = {"adam": "Adam", "sgd": "SGD", "momentum": "Momentum", "nesterov": "Nesterov"}
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)  # of accuracy
 
 
@@ -44,7 +44,8 @@ def optimizers_section(histories: Histories) -> Section:
     else:
         rows = {name: within(history.rows, budget) for name, history in runs.items()}
         findings = [adam_finding(rows, split) for split in ("test", "train")]
-        outcome = f"Adam in {budget} epochs: {'; '.join(findings)}."
+        reduced = ", a reduced run" if scope(list(runs.values())) else ""
+        outcome = f"Adam up to epoch {budget}{reduced}: {'; '.join(findings)}."
         blocks.append(Paragraph(f"Is Adam faster, as the paper says? {outcome}"))
     return Section("optimizers", TITLE, outcome, tuple(blocks))
 
