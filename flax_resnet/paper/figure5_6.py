@@ -57,7 +57,8 @@ def _epoch_table(history: History, paper: Reference) -> Table:
         (
             "epoch",
             *("train loss", "train accuracy", "test loss", "test accuracy"),
-            *("authors: train loss", "train accuracy", "test loss", "test accuracy"),
+            *("authors' train loss", "authors' train accuracy"),
+            *("authors' test loss", "authors' test accuracy"),
         ),
         tuple(rows),
         text_columns=0,

@@ -23,13 +23,15 @@ nav ul { padding-left: 1.2rem; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 caption, figcaption, .caption { text-align: left; color: var(--soft); font-size: .9rem;
   padding-bottom: .4rem; }
+caption { white-space: nowrap; }
 th, td { padding: .3rem .7rem; text-align: right; vertical-align: top;
   border-bottom: 1px solid var(--line); }
 th { font-weight: 600; background: var(--shade); vertical-align: bottom; }
 .text { text-align: left; }
 td:first-child, td:not(.text) { white-space: nowrap; }
 figure { margin: 1.5rem 0; }
-figure img { display: block; width: 100%; background: #ffffff; border-radius: 4px; }
+figure img { display: block; max-width: 100%; height: auto; background: #ffffff;
+  border-radius: 4px; }
 figcaption { padding-top: .5rem; }
 pre { font: .72rem/1.35 ui-monospace, monospace; background: var(--shade); padding: .8rem;
   overflow-x: auto; border-radius: 4px; }
@@ -39,7 +41,8 @@ pre { font: .72rem/1.35 ui-monospace, monospace; background: var(--shade); paddi
   h2 { break-after: avoid; margin-top: 1.5rem; }
   figure, tr { break-inside: avoid; }
   .wide, pre { overflow: visible; }
-  table { font-size: 8pt; } th, td { padding: .2rem .35rem; }
+  table { font-size: 8pt; } caption { white-space: nowrap; }
+th, td { padding: .2rem .35rem; }
   pre { font-size: 6.5pt; padding: 0; }
 }
 """
