@@ -1,5 +1,6 @@
 """A line of figures an epoch, as JSON lines and as TensorBoard events without TensorFlow."""
 
+import contextlib
 import json
 import math
 import os
@@ -55,23 +56,31 @@ class MetricsLog:
             raise UserError(f"{self._path} cannot be written: {error.strerror}") from error
 
     def add_events(self, row: Row) -> None:
-        """Adds an epoch to the TensorBoard events."""
-        if self._writer is None:
-            # Imported here: it takes a second or two where PyTorch is installed.
-            from tensorboardX import SummaryWriter
+        """Adds an epoch to the TensorBoard events.
 
-            self._writer = SummaryWriter(
-                str(self._tensorboard), purge_step=self._step + 1, flush_secs=10
-            )
-        for field, tag in _TAGS.items():
-            if row.get(field) is not None:
-                self._writer.add_scalar(tag, row[field], row["step"])
-        self._writer.flush()
+        Raises:
+          UserError: they cannot be written.
+        """
+        try:
+            if self._writer is None:
+                # Imported here: it takes a second or two where PyTorch is installed.
+                from tensorboardX import SummaryWriter
+
+                self._writer = SummaryWriter(
+                    str(self._tensorboard), purge_step=self._step + 1, flush_secs=10
+                )
+            for field, tag in _TAGS.items():
+                if row.get(field) is not None:
+                    self._writer.add_scalar(tag, row[field], row["step"])
+            self._writer.flush()
+        except OSError as error:
+            raise UserError(f"{self._tensorboard} cannot be written: {error.strerror}") from error
 
     def close(self) -> None:
         """Ends the TensorBoard writer."""
         if self._writer is not None:
-            self._writer.close()
+            with contextlib.suppress(OSError):  # a full disk: metrics.jsonl has every figure
+                self._writer.close()
 
 
 def _line(row: Row) -> str:

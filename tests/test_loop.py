@@ -297,8 +297,8 @@ def test_init_from_keeps_all_but_the_head_where_classes_differ(tmp_path, tiny_ru
     )
     # A learning rate so small that the weights stay where they started.
     config = tiny_config(
-        dataset=path, init_from=tiny_run, num_epochs=1, learning_rate=1e-30, train_images=32,
-        test_images=8,
+        dataset=path, init_from=tiny_run, num_epochs=1, learning_rate=1e-12, optimizer="sgd",
+        train_images=32, test_images=8,
     )  # fmt: skip
     lines: list[str] = []
     train_and_evaluate(config, tmp_path / "run", devices=one_device, log=lines.append)
