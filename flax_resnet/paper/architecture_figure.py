@@ -124,7 +124,7 @@ def _draw_block(pen: _Pen, block: BlockDrawing, name: str) -> None:
     right = pen.x - 0.37 + COLUMN_WIDTH - LEFT
     times = f"  x {block.repeats}" if block.repeats > 1 else ""
     pen.axes.text(
-        right, top + 0.16, name + times, fontsize=FONT - 2, ha="right", va="center", weight="bold"
+        right, top + 0.12, name + times, fontsize=FONT - 2, ha="right", va="center", weight="bold"
     )
     _line(pen.axes, [(pen.x, top), (pen.x, top + FRAME_PAD)])
     pen.y = top + FRAME_PAD
