@@ -45,7 +45,7 @@ def test_imagenet_is_refused_by_its_size_before_anything_else(tmp_path):
     limit = 10**12
     message = refused("imagenet2012", tmp_path, data_dir=str(tmp_path), memory_limit=limit)
     assert "set config.image_size" in message
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 1
 
 
 def test_absent_set_without_network_lists_the_ways_within_ten_seconds(tmp_path):
@@ -183,4 +183,4 @@ def test_real_cifar10_has_its_sizes_and_classes(tmp_path):
     assert dataset.class_names[0] == "airplane" and dataset.class_names[9] == "truck"
     start = time.monotonic()
     assert load("cifar10", tmp_path).digest == dataset.digest
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 1

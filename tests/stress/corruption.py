@@ -97,9 +97,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             start = time.monotonic()
             damage(copy / file, rng)
             if both:
-                damage(copy / str(file).replace(str(newest), f"checkpoints/{STEPS}"), rng) if (
-                    copy / str(file).replace(str(newest), f"checkpoints/{STEPS}")
-                ).exists() else delete(copy / f"checkpoints/{STEPS}" / NAME, rng)
+                other = copy / "checkpoints" / str(STEPS) / file.relative_to(newest)
+                if other.exists():
+                    damage(other, rng)
+                else:  # orbax names its data files by chance
+                    delete(copy / "checkpoints" / str(STEPS) / NAME, rng)
             problem = check(copy, whole, older, both)
             if problem is None and not both and number % GO_ON_EVERY == 0:
                 train_and_evaluate(config, copy, devices=devices, log=lambda _: None)
