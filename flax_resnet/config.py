@@ -190,11 +190,14 @@ def _value(config: ConfigDict, field: Any) -> Any:
 
 
 def _flattened(values: dict[str, Any]) -> dict[str, Any]:
-    design = values.get("design")
-    if not isinstance(design, dict):
-        return values
-    rest = {field: value for field, value in values.items() if field != "design"}
-    return rest | {f"design.{field}": value for field, value in design.items()}
+    """The design's fields in the place of `design`, in the order of the rest."""
+    flat = {}
+    for field, value in values.items():
+        if field == "design" and isinstance(value, dict):
+            flat |= {f"design.{part}": figure for part, figure in value.items()}
+        else:
+            flat[field] = value
+    return flat
 
 
 def validate(config: ConfigDict) -> ConfigDict:
