@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -194,6 +195,7 @@ class Trainer:
             chunks.close()
             profile.close()
             self._metrics_log.close()
+            gc.unfreeze()
 
     def __enter__(self) -> "Trainer":
         return self
@@ -453,7 +455,18 @@ class Trainer:
         self._plotted = False
         if time.monotonic() >= self._next_plot:
             self._plot()
+        self._collect_garbage()
         return True
+
+    def _collect_garbage(self) -> None:
+        """Frees what orbax and matplotlib leave in cycles.
+
+        Python by itself does so once in a hundred epochs, as programs compiled by JAX are made of
+        so many objects. They are left out here: they live as long as the training.
+        """
+        gc.collect()
+        if gc.get_freeze_count() == 0:
+            gc.freeze()
 
     def _row(self, evaluations: dict[str, Evaluation]) -> Row:
         sums = jax.device_get(self._sums)

@@ -1,4 +1,6 @@
+import gc
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +135,26 @@ def test_damaged_checkpoints_alone_are_no_fresh_start(tmp_path):
             _ = Checkpoints(tmp_path, keep_best=True).latest
 
 
+def test_saving_again_and_again_leaves_nothing_in_memory(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep_best=False)
+    saved = make_saved(1)
+
+    def save_twenty() -> int:
+        """Memory blocks that Python holds more afterwards."""
+        gc.collect()
+        before = sys.getallocatedblocks()
+        for step in range(20):
+            checkpoints.save(saved, step)
+            checkpoints.wait()
+        gc.collect()
+        return sys.getallocatedblocks() - before
+
+    save_twenty()
+    blocks_a_save = save_twenty() / 20
+    checkpoints.close()
+    assert blocks_a_save < 10  # 74 in orbax's default format
+
+
 def test_an_empty_folder_is_no_checkpoint(tmp_path):
     save_all(tmp_path, [0.1])
     (tmp_path / "9").mkdir()
@@ -141,11 +163,17 @@ def test_an_empty_folder_is_no_checkpoint(tmp_path):
 
 def test_another_networks_checkpoint_is_refused_and_stays(tmp_path):
     save_all(tmp_path, [0.1])
-    other = make_saved(0)
-    other.state.params["kernel"] = jnp.zeros((5, 5))
     checkpoints = Checkpoints(tmp_path, keep_best=True)
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    with pytest.raises(UserError, match="is whole, but not of this network"):
-        checkpoints.restore(other, sharding)
+    for params, difference in [
+        ({"kernel": jnp.zeros((5, 5))}, r"state/params/kernel has shape \(300, 7\), not \(5, 5\)"),
+        ({"kernel": jnp.zeros((300, 7)), "bias": jnp.zeros(7)}, "it lacks state/params/bias"),
+        ({}, "it has state/params/kernel besides"),
+    ]:
+        other = make_saved(0)
+        other.state.params.clear()
+        other.state.params.update(params)
+        with pytest.raises(UserError, match=f"is whole, but not of this network: {difference}"):
+            checkpoints.restore(other, sharding)
     checkpoints.close()
     assert steps(tmp_path) == {"1"}
