@@ -10,7 +10,8 @@ from ml_collections import ConfigDict
 
 from flax_resnet import config as configs
 from flax_resnet.atomic_files import write_text
-from flax_resnet.errors import UserError
+from flax_resnet.errors import UserError, reason
+from flax_resnet.rules import IMAGE_SIDE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,12 +113,11 @@ class RunFolder:
         Raises:
           UserError: there is none, or it is damaged.
         """
+        text = self._read(self.config_file)
         try:
-            return configs.from_json(self._read(self.config_file))
+            return configs.from_json(text)
         except UserError as error:
-            if self.config_file.exists():
-                raise UserError(f"{self.config_file}: {error}") from error
-            raise
+            raise UserError(f"{self.config_file}: {error}") from error
 
     def data_info(self) -> DataInfo:
         """What the run remembers of its data.
@@ -130,9 +130,15 @@ class RunFolder:
             values: dict[str, Any] = json.loads(text)
             values["class_names"] = tuple(values["class_names"])
             values["image_shape"] = tuple(values["image_shape"])
-            return DataInfo(**values)
-        except (ValueError, TypeError, KeyError) as error:
-            raise UserError(f"{self.data_file} is damaged: {error}") from error
+            info = DataInfo(**values)
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise UserError(f"{self.data_file} is damaged: {reason(error)}") from error
+        names, shape = info.class_names, info.image_shape
+        if not names or not all(isinstance(name, str) for name in names):
+            raise UserError(f"{self.data_file} is damaged: class_names must be a list of names")
+        if len(shape) != 3 or shape[2] != 3 or not all(IMAGE_SIDE[0](side) for side in shape):
+            raise UserError(f"{self.data_file} is damaged: image_shape must be [height, width, 3]")
+        return info
 
     def _read(self, path: Path) -> str:
         try:
@@ -142,4 +148,4 @@ class RunFolder:
                 f"{self.path} is not the folder of a run: it has no {path.name}"
             ) from error
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{path} cannot be read: {error}") from error
+            raise UserError(f"{path} cannot be read: {reason(error)}") from error

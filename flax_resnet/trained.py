@@ -12,7 +12,6 @@ from ml_collections import ConfigDict
 from flax_resnet.build import abstract_checkpoint
 from flax_resnet.checkpoints import Checkpoints, Saved, Which
 from flax_resnet.errors import UserError
-from flax_resnet.rules import IMAGE_SIDE
 from flax_resnet.runs import DataInfo, RunFolder
 from flax_resnet.train_state import TrainState
 
@@ -52,7 +51,6 @@ def load_trained(
             "(config.validation_split), and the test images must not choose; take the last"
         )
     data = run.data_info()
-    _check_data(data, run)
     state, sums = abstract_checkpoint(config, len(data.class_names), data.image_shape)
     if not run.checkpoints.is_dir():
         raise UserError(f"{workdir} has no checkpoint yet")
@@ -66,15 +64,6 @@ def load_trained(
     saved = checkpoints.restore(Saved(state, sums, 0.0, True), sharding, which)
     checkpoints.close()
     return Trained(config, data, saved.state.variables, int(saved.state.step))
-
-
-def _check_data(data: DataInfo, run: RunFolder) -> None:
-    names, shape = data.class_names, data.image_shape
-    if not names or not all(isinstance(name, str) for name in names):
-        raise UserError(f"{run.data_file} is damaged: class_names must be a list of names")
-    sides = len(shape) == 3 and shape[2] == 3 and all(IMAGE_SIDE[0](side) for side in shape)
-    if not sides:
-        raise UserError(f"{run.data_file} is damaged: image_shape must be [height, width, 3]")
 
 
 def start_from(state: TrainState, class_names: tuple[str, ...], trained: Trained) -> TrainState:

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from flax_resnet.__main__ import main
+from flax_resnet.atomic_files import write_text
 from flax_resnet.errors import UserError
 from flax_resnet.loop import train_and_evaluate
 from flax_resnet.metrics_log import read_metrics
@@ -61,6 +62,12 @@ def test_a_workdir_that_is_a_file_or_no_name_is_one_line(command, file, capsys):
     fails([command, "--workdir", "a" * 5000, *extra], capsys)
 
 
+def test_what_cannot_be_replaced_is_named_not_the_part_beside_it(file):
+    with pytest.raises(UserError, match="Not a directory"):
+        write_text(file / "a", "text")
+    assert file.read_text() == "kept"
+
+
 def test_training_needs_a_workdir_that_is_a_folder(file):
     for workdir in (file, file / "a", "a" * 300):
         with pytest.raises(UserError, match="cannot be written"):
@@ -90,9 +97,10 @@ def test_a_damaged_file_of_a_run_is_named(run, name, damage, capsys):
     assert (run / name).read_bytes() == DAMAGES[damage] and not (run / "out").exists()
 
 
-def test_a_deeply_nested_config_is_named(run, capsys):
-    (run / "config.json").write_text("[" * 100_000)
-    assert "config.json" in fails(["evaluate", "--workdir", str(run)], capsys)
+@pytest.mark.parametrize("name", ["config.json", "dataset.json"])
+def test_a_deeply_nested_file_of_a_run_is_named(run, name, capsys):
+    (run / name).write_text("[" * 100_000)
+    assert name in fails(["evaluate", "--workdir", str(run)], capsys)
 
 
 @pytest.mark.parametrize(

@@ -149,7 +149,8 @@ def test_scope_names_epochs_and_images():
     )
     assert scope([history]) == "reduced: 1 of 50 epochs, 2,000 training / 1,000 test images"
     longer = make_history(seed_run(1), make_rows([0.5] * 4, [0.5] * 4))
-    assert scope([longer, history]) == "reduced: 1 to 4 of 50 epochs"
+    images = "2,000 to 50,000 training / 1,000 to 10,000 test images"
+    assert scope([longer, history]) == f"reduced: 1 to 4 of 50 epochs, {images}"
     shortened = make_history(seed_run(0), make_rows([0.5] * 4, [0.5] * 4), num_epochs=4)
     assert scope([shortened]) == "reduced: recipe of 4 epochs, not 50"
     changed = dataclasses.replace(longer, departures={"design.stage_sizes": (1, 1)})

@@ -120,12 +120,11 @@ def scope(histories: Sequence[History]) -> str:
     if any(h.config.num_epochs != h.recipe_epochs for h in histories):
         of = _span([h.config.num_epochs for h in histories])
         words.append(f"recipe of {of} epochs, not {_span([h.recipe_epochs for h in histories])}")
-    config, data = histories[0].config, histories[0].data
     numbers = []
-    if config.train_images is not None:
-        numbers.append(f"{data.train_images:,} training")
-    if config.test_images is not None:
-        numbers.append(f"{data.test_images:,} test")
+    if any(h.config.train_images is not None for h in histories):
+        numbers.append(f"{_span([h.data.train_images for h in histories])} training")
+    if any(h.config.test_images is not None for h in histories):
+        numbers.append(f"{_span([h.data.test_images for h in histories])} test")
     if numbers:
         words.append(f"{' / '.join(numbers)} images")
     if any(field.startswith("design.") for h in histories for field in h.departures):
@@ -135,7 +134,7 @@ def scope(histories: Sequence[History]) -> str:
 
 def _span(values: Sequence[int]) -> str:
     low, high = min(values), max(values)
-    return str(low) if low == high else f"{low} to {high}"
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def figure_title(what: str, histories: Sequence[History]) -> str:
