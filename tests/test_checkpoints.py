@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from orbax.checkpoint import v1 as ocp
 
 from flax_resnet.checkpoints import Checkpoints, Saved
 from flax_resnet.errors import UserError
@@ -159,6 +160,18 @@ def test_an_empty_folder_is_no_checkpoint(tmp_path):
     save_all(tmp_path, [0.1])
     (tmp_path / "9").mkdir()
     assert int(restore(tmp_path).state.step) == 1
+
+
+def test_a_checkpoint_of_one_common_file_is_read(tmp_path, monkeypatch):
+    # As earlier versions of this program wrote them.
+    monkeypatch.setattr("flax_resnet.checkpoints._FILE_AN_ARRAY", ocp.options.ArrayOptions())
+    save_all(tmp_path, [0.1, 0.2])
+    assert list((tmp_path / "2").rglob("manifest.ocdbt"))
+    saved, expected = restore(tmp_path), make_saved(2)
+    for found, made in zip(
+        jax.tree.leaves(saved.state), jax.tree.leaves(expected.state), strict=True
+    ):
+        np.testing.assert_array_equal(found, made)
 
 
 def test_another_networks_checkpoint_is_refused_and_stays(tmp_path):

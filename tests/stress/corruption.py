@@ -86,8 +86,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         for number in range(args.count):
             if not tally.in_time:
                 break
-            # Every file in every way first, then by chance.
-            each = [(f, d) for f in files for d in DAMAGES]
+            # Every file in one way first, then every file in every way, then by chance.
+            each = [
+                (file, DAMAGES[(i + turn) % len(DAMAGES)])
+                for turn in range(len(DAMAGES))
+                for i, file in enumerate(files)
+            ]
             file, damage = each[number] if number < len(each) else rng.choice(each)
             if damage is not delete and not (run / file).stat().st_size:
                 damage = delete
@@ -100,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 other = copy / "checkpoints" / str(STEPS) / file.relative_to(newest)
                 if other.exists():
                     damage(other, rng)
-                else:  # orbax names its data files by chance
+                else:  # orbax may name a file by chance
                     delete(copy / "checkpoints" / str(STEPS) / NAME, rng)
             problem = check(copy, whole, older, both)
             if problem is None and not both and number % GO_ON_EVERY == 0:
