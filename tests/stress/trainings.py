@@ -1,5 +1,6 @@
 """A training small enough to be killed a hundred times, as a command and as a config."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from ml_collections import ConfigDict
 from benchmarks.measure import ROOT
 from flax_resnet.build import abstract_checkpoint
 from flax_resnet.checkpoints import Checkpoints, Saved
-from flax_resnet.config import load_config
+from flax_resnet.config import from_json, load_config, to_json
 from flax_resnet.metrics_log import Row, read_metrics
 from flax_resnet.runs import RunFolder
 
@@ -57,8 +58,8 @@ def load_tiny_config(**changes: object) -> ConfigDict:
 def everything_saved(workdir: Path) -> dict[str, Any]:
     """Every array of a run's last checkpoint by its path; its lines of figures without clock."""
     run = RunFolder(workdir)
-    config, data = run.config(), run.data_info()
-    abstract = abstract_checkpoint(config, len(data.class_names), data.image_shape)
+    data = run.data_info()
+    abstract = _abstract(to_json(run.config()), len(data.class_names), data.image_shape)
     checkpoints = Checkpoints(run.checkpoints, keep_best=False, read_only=True)
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     saved = checkpoints.restore(Saved(*abstract, seconds=0.0, evaluated=True), device)
@@ -68,6 +69,11 @@ def everything_saved(workdir: Path) -> dict[str, Any]:
     found["evaluated"] = saved.evaluated
     found["rows"] = [without_clock(row) for row in read_metrics(run.metrics_file)]
     return found
+
+
+@functools.cache
+def _abstract(config: str, num_classes: int, image_shape: tuple[int, int, int]) -> Any:
+    return abstract_checkpoint(from_json(config), num_classes, image_shape)
 
 
 def without_clock(row: Row) -> Row:
