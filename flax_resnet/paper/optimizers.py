@@ -33,9 +33,9 @@ def optimizers_section(histories: Histories) -> Section:
         blocks.append(Paragraph(f"Not trained yet: {', '.join(missing)}."))
     if not runs:
         return Section("optimizers", TITLE, "No optimizer is trained yet.", tuple(blocks))
-    title = figure_title("Four optimizers, revised network", list(runs.values()))
+    title = figure_title("Optimizers, revised network", list(runs.values()))
     figure = comparison_figure({LABELS[name]: h.rows for name, h in runs.items()}, title)
-    blocks.append(Picture("optimizers", "Loss and accuracy under four optimizers", figure))
+    blocks.append(Picture("optimizers", "Loss and accuracy by optimizer", figure))
     budget = min(history.last["epoch"] for history in runs.values())
     blocks.append(_last_table(runs, budget))
     blocks += [_threshold_table(runs, split, budget) for split in ("test", "train")]
