@@ -83,6 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         older = trainings.everything_saved(Path(name) / "older")
         newest = Path("checkpoints") / str(2 * STEPS)
         files = sorted(p.relative_to(run) for p in (run / newest).rglob("*") if p.is_file())
+        copy = Path(name) / "copy"
+        shutil.copytree(run, copy)
         for number in range(args.count):
             if not tally.in_time:
                 break
@@ -96,21 +98,26 @@ def main(argv: Sequence[str] | None = None) -> int:
             if damage is not delete and not (run / file).stat().st_size:
                 damage = delete
             both = rng.random() < 0.1
-            copy = Path(name) / "copy"
-            shutil.copytree(run, copy)
             start = time.monotonic()
+            damaged = [file]
             damage(copy / file, rng)
             if both:
-                other = copy / "checkpoints" / str(STEPS) / file.relative_to(newest)
-                if other.exists():
-                    damage(other, rng)
+                other = Path("checkpoints") / str(STEPS) / file.relative_to(newest)
+                if (copy / other).exists():
+                    damage(copy / other, rng)
                 else:  # orbax may name a file by chance
-                    delete(copy / "checkpoints" / str(STEPS) / NAME, rng)
+                    other = Path("checkpoints") / str(STEPS) / NAME
+                    delete(copy / other, rng)
+                damaged.append(other)
             problem = check(copy, whole, older, both)
             if problem is None and not both and number % GO_ON_EVERY == 0:
                 train_and_evaluate(config, copy, devices=devices, log=lambda _: None)
                 problem = trainings.difference(trainings.everything_saved(copy), whole)
-            shutil.rmtree(copy)
+                shutil.rmtree(copy)
+                shutil.copytree(run, copy)
+            else:  # a check only reads
+                for path in damaged:
+                    shutil.copy2(run / path, copy / path)
             kind = f"{damage.__name__}{', both checkpoints' if both else ''}"
             tally.add(
                 kind, "error" if both else "the one before", time.monotonic() - start,
