@@ -34,9 +34,9 @@ ARRAYS = "arrays"  # orbax's folder in a checkpoint's
 WRITING = "writing-"  # before the name of one that is not complete yet
 DAMAGED = "damaged-"  # before the name of one that was put aside
 
-# A zarr folder an array, and NumPy arrays given: tensorstore's to_json (0.1.71 to 0.1.86) never
-# frees what it returns, and orbax calls it for every array that goes into its common file (OCDBT)
-# and for the throughput of every save of JAX arrays. A process would grow by 40 KiB a save.
+# A zarr folder an array, and NumPy arrays given: tensorstore (0.1.71 to 0.1.86) never frees what it
+# hands to Python as JSON, and orbax asks for such when it writes its common file (OCDBT), and for
+# the throughput of every save of JAX arrays. A process would grow by 40 KiB a save.
 _FILE_AN_ARRAY = ocp.options.ArrayOptions(saving=ocp.options.ArrayOptions.Saving(use_ocdbt=False))
 
 
