@@ -459,7 +459,7 @@ class Trainer:
         return True
 
     def _collect_garbage(self) -> None:
-        """Frees what orbax and matplotlib leave in cycles.
+        """Frees what saving leaves in cycles.
 
         Python by itself does so once in a hundred epochs, as programs compiled by JAX are made of
         so many objects. They are left out here: they live as long as the training.

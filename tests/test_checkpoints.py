@@ -150,10 +150,11 @@ def test_saving_again_and_again_leaves_nothing_in_memory(tmp_path):
         gc.collect()
         return sys.getallocatedblocks() - before
 
-    save_twenty()
+    for _ in range(3):  # what is made once, by chance as late as in the second twenty
+        save_twenty()
     blocks_a_save = save_twenty() / 20
     checkpoints.close()
-    assert blocks_a_save < 10  # 74 in orbax's default format
+    assert blocks_a_save < 10  # 261 in orbax's default format
 
 
 def test_an_empty_folder_is_no_checkpoint(tmp_path):

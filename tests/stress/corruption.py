@@ -83,17 +83,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         older = trainings.everything_saved(Path(name) / "older")
         newest = Path("checkpoints") / str(2 * STEPS)
         files = sorted(p.relative_to(run) for p in (run / newest).rglob("*") if p.is_file())
+        # Every file in one way first, then every file in every way, then by chance.
+        each = [
+            (file, DAMAGES[(i + turn) % len(DAMAGES)])
+            for turn in range(len(DAMAGES))
+            for i, file in enumerate(files)
+        ]
         copy = Path(name) / "copy"
         shutil.copytree(run, copy)
         for number in range(args.count):
             if not tally.in_time:
                 break
-            # Every file in one way first, then every file in every way, then by chance.
-            each = [
-                (file, DAMAGES[(i + turn) % len(DAMAGES)])
-                for turn in range(len(DAMAGES))
-                for i, file in enumerate(files)
-            ]
             file, damage = each[number] if number < len(each) else rng.choice(each)
             if damage is not delete and not (run / file).stat().st_size:
                 damage = delete
