@@ -8,8 +8,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from flax_resnet.console import exit_code, leave
-from flax_resnet.signals import interrupted_code
+from flax_resnet.process.console import exit_code, leave
+from flax_resnet.process.signals import interrupted_code
 
 
 def main(argv: list[str]) -> int:
@@ -35,21 +35,21 @@ def train(argv: list[str]) -> int:
     args, overrides = parser.parse_known_args(argv)
     try:
         # Imported here: --help and a misspelt flag need no JAX. Memory first: JAX starts threads.
-        from flax_resnet.memory import keep_freed_memory
+        from flax_resnet.process.malloc import keep_freed_memory
 
         keep_freed_memory()
 
-        from flax_resnet.config import load_config
+        from flax_resnet.config.load import load_config
 
         config = load_config(args.config, overrides)
         if config.deterministic:
-            from flax_resnet.determinism import use_deterministic_kernels
+            from flax_resnet.process.determinism import use_deterministic_kernels
 
             use_deterministic_kernels()
 
-        from flax_resnet.compile_cache import keep_compiled
-        from flax_resnet.dataset_cache import default_cache_dir
-        from flax_resnet.loop import train_and_evaluate
+        from flax_resnet.data.cache import default_cache_dir
+        from flax_resnet.process.compile_cache import keep_compiled
+        from flax_resnet.training.loop import train_and_evaluate
 
         keep_compiled(default_cache_dir())
         workdir = args.workdir or Path("runs") / Path(args.config).stem

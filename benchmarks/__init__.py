@@ -2,7 +2,7 @@
 
 import os
 
-from flax_resnet.memory import keep_freed_memory
+from flax_resnet.process.malloc import keep_freed_memory
 
 # As train.py does, before threads allocate. PyTorch gains by it, too.
 keep_freed_memory()

@@ -28,7 +28,7 @@ from benchmarks.throughput import (
     random_chunk,
     torch_call,
 )
-from flax_resnet.build import build_model
+from flax_resnet.config.build import build_model
 
 STEPS = 20  # an epoch
 

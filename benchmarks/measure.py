@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from flax_resnet.machine import PACKAGES, machine
+from flax_resnet.process.machine import PACKAGES, machine
 
 ROOT = Path(__file__).parent.parent
 K = TypeVar("K")

@@ -22,12 +22,12 @@ BARE = """
 import sys
 import jax, flax, optax
 import numpy as np
-from flax_resnet.build import build_model, build_optimizer, build_train_step
-from flax_resnet.compile_cache import keep_compiled
-from flax_resnet.config import load_config
-from flax_resnet.dataset_cache import default_cache_dir
-from flax_resnet.parallel import DataParallel
-from flax_resnet.train_state import MetricSums, init_state
+from flax_resnet.config.build import build_model, build_optimizer, build_train_step
+from flax_resnet.process.compile_cache import keep_compiled
+from flax_resnet.config.load import load_config
+from flax_resnet.data.cache import default_cache_dir
+from flax_resnet.engine.mesh import DataParallel
+from flax_resnet.engine.state import MetricSums, init_state
 print("imported", flush=True)
 keep_compiled(default_cache_dir())
 config = load_config("configs/quickstart.py", sys.argv[1:])

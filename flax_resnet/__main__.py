@@ -4,7 +4,7 @@ import argparse
 import importlib
 import sys
 
-from flax_resnet.console import exit_code, leave
+from flax_resnet.process.console import exit_code, leave
 
 COMMANDS = {
     "summary": "layer table, parameters and multiply-adds of a config's network",

@@ -24,8 +24,8 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 from ml_collections import ConfigDict  # noqa: E402
 
-from flax_resnet.config import load_config  # noqa: E402
-from flax_resnet.loop import train_and_evaluate  # noqa: E402
+from flax_resnet.config.load import load_config  # noqa: E402
+from flax_resnet.training.loop import train_and_evaluate  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flax_resnet.datasets import Dataset, load_dataset
-from flax_resnet.errors import UserError
+from flax_resnet.data.load import Dataset, load_dataset
+from flax_resnet.process.errors import UserError
 
 
 def write_npz(path, **changes):

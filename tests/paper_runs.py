@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from flax_resnet.metrics_log import Row
 from flax_resnet.paper.data_sets import DataNote
 from flax_resnet.paper.history import History
 from flax_resnet.paper.plan import PlannedRun, load_run_config
-from flax_resnet.runs import DataInfo
+from flax_resnet.runs.folder import DataInfo
+from flax_resnet.runs.metrics_log import Row
 
 
 def make_rows(train: Sequence[float], test: Sequence[float]) -> list[Row]:

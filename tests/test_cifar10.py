@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flax_resnet.batches import TrainBatches
-from flax_resnet.config import load_config
-from flax_resnet.datasets import load_dataset
-from flax_resnet.loop import train_and_evaluate
-from flax_resnet.metrics_log import read_metrics
+from flax_resnet.config.load import load_config
+from flax_resnet.data.batches import TrainBatches
+from flax_resnet.data.load import load_dataset
+from flax_resnet.runs.metrics_log import read_metrics
+from flax_resnet.training.loop import train_and_evaluate
 from tests.conftest import ROOT
 
 prepared = any(Path(os.environ.get("TFDS_DATA_DIR", "nowhere")).glob("cifar10/*/dataset_info.json"))

@@ -1,112 +1,60 @@
-"""A file imports only from the layers before its own, so that data flows one way."""
+"""A room imports only from the rooms above it in this list, so that data flows one way."""
 
 import ast
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
-PACKAGE = ROOT / "flax_resnet"
+PACKAGE = Path(__file__).parents[1] / "flax_resnet"
 
-LAYERS = [
-    ["errors", "compile_cache", "machine", "memory", "determinism", "signals"],
-    ["atomic_files", "number_ranges", "console"],
-    ["manifest"],
-    # Network.
-    ["layers", "winograd"],
-    ["cpu_conv"],
-    ["resnet"],
-    ["models"],
-    ["schedules", "optimizers"],
-    ["rules"],
-    ["config"],
-    ["design_config"],
-    # Data.
-    ["image_files"],
-    ["image_arrays"],
-    ["dataset_type"],
-    ["dataset_cache"],
-    ["npz_source", "folder_source", "digits_source", "cifar10_archive", "tfds_download"],
-    ["tfds_reader"],
-    ["tfds_source"],
-    ["datasets"],
-    ["augment"],
-    ["batches"],
-    # Training.
-    ["train_state"],
-    ["steps"],
-    ["parallel"],
-    ["build", "evaluation", "summary"],
-    ["design_cost"],
-    ["design_space"],
-    ["design_table"],
-    ["conv_choice", "runs"],
-    ["metrics_log", "checkpoints"],
-    ["trained", "reference_log", "progress", "profile"],
-    ["plot_style"],
-    ["plots"],
-    ["design_plot"],
-    ["loop"],
-    ["design_race", "paper"],
-    ["commands"],
-]
-PAPER_LAYERS = [
-    ["document", "plan", "data_sets", "architecture"],
-    ["architecture_figure", "history"],
-    ["training", "markdown", "html"],
-    # Sections.
-    ["figure1", "figure3", "figure4", "figure5_6", "optimizers", "results", "design", "provenance"],
-    ["report"],
+ROOMS = [
+    "process",
+    "report",
+    "optim",
+    "models",
+    "data",
+    "engine",
+    "config",
+    "runs",
+    "inference",
+    "plots",
+    "training",
+    "search",
+    "paper",
+    "commands",
 ]
 
 
-def ranks(layers: list[list[str]]) -> dict[str, int]:
-    return {name: rank for rank, names in enumerate(layers) for name in names}
-
-
-RANK, PAPER_RANK = ranks(LAYERS), ranks(PAPER_LAYERS)
-
-
-def imports(path: Path, package: str = "flax_resnet") -> set[str]:
-    """First names below a package that a file imports, anywhere in it."""
-    found = set()
+def imported_rooms(path: Path) -> set[str]:
+    """The rooms that a file imports from, anywhere in it."""
+    names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module:
-            if node.module == package:
-                found |= {alias.name for alias in node.names}
-            elif node.module.startswith(f"{package}."):
-                found.add(node.module.removeprefix(f"{package}.").split(".")[0])
+            if node.module == "flax_resnet":
+                names |= {f"flax_resnet.{alias.name}" for alias in node.names}
+            names.add(node.module)
         elif isinstance(node, ast.Import):
-            names = (a.name for a in node.names if a.name.startswith(f"{package}."))
-            found |= {name.removeprefix(f"{package}.").split(".")[0] for name in names}
-    return found
+            names |= {alias.name for alias in node.names}
+    return {n.split(".")[1] for n in names if n.startswith("flax_resnet.")} & set(ROOMS)
 
 
-def test_every_module_has_a_layer():
-    names = {p.stem for p in PACKAGE.glob("*.py")} - {"__init__", "__main__"}
-    assert names == set(RANK) - {"commands", "paper"}
-    assert {p.stem for p in (PACKAGE / "paper").glob("*.py")} - {"__init__"} == set(PAPER_RANK)
+def test_the_package_is_its_rooms():
+    rooms = {p.name for p in PACKAGE.iterdir() if p.is_dir() and p.name != "__pycache__"}
+    assert rooms == set(ROOMS)
+    assert {p.name for p in PACKAGE.glob("*.py")} <= {"__init__.py", "__main__.py", "api.py"}
 
 
-def test_modules_import_from_earlier_layers_alone():
-    for path in PACKAGE.glob("*.py"):
-        if path.stem in ("__init__", "__main__"):
-            continue
-        for name in imports(path):
-            assert RANK[name] < RANK[path.stem], f"{path.name} imports {name}"
-
-
-def test_the_papers_modules_import_from_earlier_layers_alone():
-    for path in (PACKAGE / "paper").glob("*.py"):
-        for name in imports(path) - {"paper"}:
-            assert RANK[name] < RANK["paper"], f"{path.name} imports {name}"
-        for name in imports(path, "flax_resnet.paper"):
-            assert PAPER_RANK[name] < PAPER_RANK[path.stem], f"{path.name} imports {name}"
+def test_rooms_import_from_the_rooms_above_them():
+    upward = [
+        f"{path.relative_to(PACKAGE)} imports {other}"
+        for room in ROOMS
+        for path in (PACKAGE / room).rglob("*.py")
+        for other in imported_rooms(path)
+        if ROOMS.index(other) > ROOMS.index(room)
+    ]
+    assert not upward
 
 
 def test_a_command_imports_no_other_command():
+    commands = {p.stem for p in (PACKAGE / "commands").glob("*.py")} - {"__init__", "arguments"}
     for path in (PACKAGE / "commands").glob("*.py"):
-        text = path.read_text()
-        others = [
-            p.stem for p in path.parent.glob("*.py") if p.stem not in ("__init__", "arguments")
-        ]
-        for other in others:
-            assert f"flax_resnet.commands.{other}" not in text, f"{path.name} imports {other}"
+        for other in commands - {path.stem}:
+            assert f"flax_resnet.commands.{other}" not in path.read_text(), path.name

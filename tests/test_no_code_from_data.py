@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flax_resnet.errors import UserError
-from flax_resnet.image_files import FORMATS, read_image
+from flax_resnet.data.image_files import FORMATS, read_image
+from flax_resnet.process.errors import UserError
 from tests.dataset_files import refused, write_npz
 
 ROOT = Path(__file__).parent.parent

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from flax_resnet.errors import UserError
+from flax_resnet.process.errors import UserError
 
 # Classes and image sides of well-known sets: counting a network must need no data.
 KNOWN_SETS = {
@@ -41,8 +41,8 @@ def classes_and_shape(args: argparse.Namespace, config: Any) -> tuple[int, tuple
       UserError: one of both is neither known nor given.
     """
     # Imported here: they load JAX, and arguments are declared before it is known to be needed.
-    from flax_resnet.dataset_type import MAX_CLASSES
-    from flax_resnet.rules import IMAGE_SIDE, Rule, whole
+    from flax_resnet.config.fields import IMAGE_SIDE, Rule, whole
+    from flax_resnet.data.dataset import MAX_CLASSES
 
     known_classes, known_side = KNOWN_SETS.get(config.dataset, (None, None))
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from flax_resnet.commands.arguments import add_classes_and_image_size, classes_and_shape
-from flax_resnet.errors import UserError
-from flax_resnet.number_ranges import factors, odd_numbers, whole_number, whole_numbers
+from flax_resnet.process.errors import UserError
+from flax_resnet.search.number_ranges import factors, odd_numbers, whole_number, whole_numbers
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -87,13 +87,13 @@ def _add_race_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prints the table, and makes what else is asked for; 128 + signal after a stopped race."""
     # Before JAX, which starts threads.
-    from flax_resnet.memory import keep_freed_memory
+    from flax_resnet.process.malloc import keep_freed_memory
 
     keep_freed_memory()
 
-    from flax_resnet.config import load_config
-    from flax_resnet.design_space import CIFAR_CLASSES, CIFAR_SHAPE, KNOWN, TASK_PARAMS, explore
-    from flax_resnet.design_table import ranked_table
+    from flax_resnet.config.load import load_config
+    from flax_resnet.search.space import CIFAR_CLASSES, CIFAR_SHAPE, KNOWN, TASK_PARAMS, explore
+    from flax_resnet.search.table import ranked_table
 
     if args.dataset is not None:
         args.overrides = [*args.overrides, f"--config.dataset={args.dataset}"]
@@ -114,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
     known = [answer for answer in known if (answer.params or TASK_PARAMS) <= max_params]
     print(ranked_table(ranked, known, args.rows))
     if args.output is not None:
-        from flax_resnet.design_plot import draw_designs
+        from flax_resnet.search.plot import draw_designs
 
         print(f"\n{draw_designs(ranked, max_params, Path(args.output), known)}")
     if args.write_config is not None:
@@ -125,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _space(args: argparse.Namespace) -> Any:
     """The design_space.Space of the ranges."""
-    from flax_resnet.design_space import Space
+    from flax_resnet.search.space import Space
 
     if args.block == "bottleneck" and args.shortcut == "none":
         raise UserError("--shortcut is 'none': plain nets have basic blocks")
@@ -182,8 +182,8 @@ def _write_row(row_and_path: list[str], ranked: list[Any], recipe: Any) -> None:
 
 def _write_config(candidate: Any, recipe: Any, path: Path) -> None:
     from configs import base
-    from flax_resnet.design_config import write_config
-    from flax_resnet.design_space import describe
+    from flax_resnet.search.config import write_config
+    from flax_resnet.search.space import describe
 
     title = f"{describe(candidate.design)}: {candidate.params:,} parameters"
     write_config(recipe, candidate.design, base.get_config(), path, title)
@@ -198,11 +198,11 @@ def _race(
     shape: tuple[int, int, int],
 ) -> int:
     """Runs the race, prints and writes the standings, and writes the winner's config."""
-    from flax_resnet.atomic_files import write_text
-    from flax_resnet.compile_cache import keep_compiled
-    from flax_resnet.config import load_config
-    from flax_resnet.dataset_cache import default_cache_dir
-    from flax_resnet.design_race import contenders_config, format_standings, race
+    from flax_resnet.config.load import load_config
+    from flax_resnet.data.cache import default_cache_dir
+    from flax_resnet.process.compile_cache import keep_compiled
+    from flax_resnet.process.files import write_text
+    from flax_resnet.search.race import contenders_config, format_standings, race
 
     changes = [f"--config.num_epochs={args.epochs}"]
     if args.train_images is not None:

@@ -15,14 +15,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints loss, accuracy and the number of images."""
-    from flax_resnet.build import build_eval_step
-    from flax_resnet.compile_cache import keep_compiled
-    from flax_resnet.dataset_cache import default_cache_dir
-    from flax_resnet.datasets import load_dataset
-    from flax_resnet.errors import UserError
-    from flax_resnet.evaluation import Evaluator
-    from flax_resnet.parallel import DataParallel
-    from flax_resnet.trained import load_trained
+    from flax_resnet.config.build import build_eval_step
+    from flax_resnet.data.cache import default_cache_dir
+    from flax_resnet.data.load import load_dataset
+    from flax_resnet.engine.evaluate import Evaluator
+    from flax_resnet.engine.mesh import DataParallel
+    from flax_resnet.inference.model import load_trained
+    from flax_resnet.process.compile_cache import keep_compiled
+    from flax_resnet.process.errors import UserError
 
     keep_compiled(default_cache_dir())
     parallel = DataParallel()

@@ -21,10 +21,10 @@ def run(args: argparse.Namespace) -> int:
     from flax import traverse_util
     from safetensors.numpy import save
 
-    from flax_resnet.atomic_files import replacing
-    from flax_resnet.config import to_json
-    from flax_resnet.errors import UserError
-    from flax_resnet.trained import load_trained
+    from flax_resnet.config.load import to_json
+    from flax_resnet.inference.model import load_trained
+    from flax_resnet.process.errors import UserError
+    from flax_resnet.process.files import replacing
 
     output = Path(args.output)
     if not output.name or output.is_dir():

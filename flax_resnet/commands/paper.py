@@ -57,8 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Trains what is missing, writes the report; 130 or 143 where a signal stopped it."""
-    from flax_resnet.errors import UserError
-    from flax_resnet.memory import keep_freed_memory
+    from flax_resnet.process.errors import UserError
+    from flax_resnet.process.malloc import keep_freed_memory
 
     for flag in ("epochs", "train_images", "test_images", "seeds"):
         value = getattr(args, flag)
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     names = [name for name in SECTION_NAMES if name in (args.only or SECTION_NAMES)]
     configs = _load_configs(args, names)
     if any(config.deterministic for _, config in configs):
-        from flax_resnet.determinism import use_deterministic_kernels
+        from flax_resnet.process.determinism import use_deterministic_kernels
 
         use_deterministic_kernels()
     signum = None if args.report_only else _train(configs, out, args.epochs)
@@ -102,10 +102,10 @@ def _load_configs(args: argparse.Namespace, names: list[str]) -> list[tuple[Any,
 
 def _train(configs: list[tuple[Any, Any]], out: Path, until_epoch: int | None) -> int | None:
     """Trains; returns the signal that stopped it, if one did."""
-    from flax_resnet.compile_cache import keep_compiled
-    from flax_resnet.dataset_cache import default_cache_dir
+    from flax_resnet.data.cache import default_cache_dir
     from flax_resnet.paper.report import RUNS
     from flax_resnet.paper.training import train_runs
+    from flax_resnet.process.compile_cache import keep_compiled
 
     keep_compiled(default_cache_dir())
     return train_runs(configs, out / RUNS, until_epoch, print)

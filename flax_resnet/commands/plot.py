@@ -23,8 +23,8 @@ def run(args: argparse.Namespace) -> int:
     """Draws, and prints the files written."""
     from pathlib import Path
 
-    from flax_resnet import plots
-    from flax_resnet.runs import RunFolder
+    from flax_resnet.plots import curves as plots
+    from flax_resnet.runs.folder import RunFolder
 
     runs = [RunFolder(workdir) for workdir in args.workdir]
     if len(runs) == 1 and args.output is None:

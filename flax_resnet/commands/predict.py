@@ -22,13 +22,13 @@ def run(args: argparse.Namespace) -> int:
     import jax.numpy as jnp
     import numpy as np
 
-    from flax_resnet.build import build_model
-    from flax_resnet.compile_cache import keep_compiled
-    from flax_resnet.dataset_cache import default_cache_dir
-    from flax_resnet.errors import UserError
-    from flax_resnet.image_files import read_image, resize_and_crop
-    from flax_resnet.steps import make_normalize
-    from flax_resnet.trained import load_trained
+    from flax_resnet.config.build import build_model
+    from flax_resnet.data.cache import default_cache_dir
+    from flax_resnet.data.image_files import read_image, resize_and_crop
+    from flax_resnet.engine.steps import make_normalize
+    from flax_resnet.inference.model import load_trained
+    from flax_resnet.process.compile_cache import keep_compiled
+    from flax_resnet.process.errors import UserError
 
     if args.top < 1:
         raise UserError(f"--top is {args.top}: it must be a whole number from 1 on")

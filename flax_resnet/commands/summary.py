@@ -14,9 +14,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the table."""
-    from flax_resnet.build import build_model
-    from flax_resnet.config import check_image_size, load_config
-    from flax_resnet.summary import format_summary, summarize
+    from flax_resnet.config.build import build_model
+    from flax_resnet.config.load import check_image_size, load_config
+    from flax_resnet.models.summary import format_summary, summarize
 
     config = load_config(args.config, args.overrides)
     classes, shape = classes_and_shape(args, config)

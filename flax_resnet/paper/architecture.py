@@ -5,8 +5,8 @@ import itertools
 from collections.abc import Sequence
 from typing import Literal
 
-from flax_resnet.resnet import ResNet
-from flax_resnet.summary import ImageShape, Row, summarize
+from flax_resnet.models.resnet import ResNet
+from flax_resnet.models.summary import ImageShape, Row, summarize
 
 Shortcut = Literal["identity", "projection", "pad", "none"]
 

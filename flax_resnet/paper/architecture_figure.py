@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyBboxPatch
 
 from flax_resnet.paper.architecture import Architecture, BlockDrawing, Box
-from flax_resnet.plot_style import COLORS, DPI, FONT, GREY
+from flax_resnet.plots.style import COLORS, DPI, FONT, GREY
 
 # Inches. A column's zero is the middle of its boxes.
 BOX = (2.75, 0.44)  # width, height

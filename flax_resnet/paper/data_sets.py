@@ -4,8 +4,8 @@ import dataclasses
 import re
 from pathlib import Path
 
-from flax_resnet.plot_style import shortened
-from flax_resnet.runs import DataInfo
+from flax_resnet.plots.style import shortened
+from flax_resnet.runs.folder import DataInfo
 
 
 @dataclasses.dataclass(frozen=True)

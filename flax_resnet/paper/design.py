@@ -1,7 +1,8 @@
 """The design space of Figure 4(a) under the paper's budget, of which its network is one point."""
 
-from flax_resnet.design_plot import design_figure
-from flax_resnet.design_space import (
+from flax_resnet.report.document import Paragraph, Picture, Section, Table
+from flax_resnet.search.plot import design_figure
+from flax_resnet.search.space import (
     KNOWN,
     PAPER_DESIGN,
     TASK_PARAMS,
@@ -10,7 +11,6 @@ from flax_resnet.design_space import (
     describe,
     explore,
 )
-from flax_resnet.paper.document import Paragraph, Picture, Section, Table
 
 TITLE = "Design space (Figure 4(a))"
 TOP = 10  # designs in the table

@@ -7,10 +7,10 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-from flax_resnet.paper.document import Block, Paragraph, Picture, Section, Table
 from flax_resnet.paper.history import Histories, History, figure_title, percent, scope
 from flax_resnet.paper.plan import PLAIN_AND_RESIDUAL
-from flax_resnet.plot_style import COLORS, DASHES, DPI, FONT, MARKERS, style_axes
+from flax_resnet.plots.style import COLORS, DASHES, DPI, FONT, MARKERS, style_axes
+from flax_resnet.report.document import Block, Paragraph, Picture, Section, Table
 
 TITLE = "Figure 1: degradation, and the shortcut that cures it"
 KINDS = {"plain": "plain", "resnet": "ResNet"}

@@ -2,10 +2,10 @@
 
 import dataclasses
 
-from flax_resnet.models import MODELS
-from flax_resnet.paper.document import Paragraph, Section, Table
-from flax_resnet.resnet import Design, ResNet
-from flax_resnet.summary import Summary, summarize
+from flax_resnet.models.designs import MODELS
+from flax_resnet.models.resnet import Design, ResNet
+from flax_resnet.models.summary import Summary, summarize
+from flax_resnet.report.document import Paragraph, Section, Table
 
 TITLE = "Figure 3: typical ResNet architectures"
 IMAGE_SHAPE = (224, 224, 3)

@@ -2,13 +2,13 @@
 
 import dataclasses
 
-from flax_resnet.design_space import TASK_PARAMS
-from flax_resnet.models import MODELS
+from flax_resnet.models.designs import MODELS
+from flax_resnet.models.resnet import ResNet
+from flax_resnet.models.summary import count_parameters, format_summary, summarize
 from flax_resnet.paper.architecture import read_architecture
 from flax_resnet.paper.architecture_figure import architecture_figure
-from flax_resnet.paper.document import Listing, Paragraph, Picture, Section, Table
-from flax_resnet.resnet import ResNet
-from flax_resnet.summary import count_parameters, format_summary, summarize
+from flax_resnet.report.document import Listing, Paragraph, Picture, Section, Table
+from flax_resnet.search.space import TASK_PARAMS
 
 TITLE = "Figure 4: the revised architecture and its parameters"
 IMAGE_SHAPE = (32, 32, 3)

@@ -1,11 +1,11 @@
 """Figures 5 and 6: loss and accuracy of the paper's own run, over the authors' log of theirs."""
 
-from flax_resnet.metrics_log import Row
-from flax_resnet.paper.document import Block, Paragraph, Picture, Section, Table
 from flax_resnet.paper.history import Histories, History, percent, scope
 from flax_resnet.paper.plan import seed_run
-from flax_resnet.plots import ACCURACY, LOSS, run_figure
-from flax_resnet.reference_log import PAPER, Reference, read_reference
+from flax_resnet.plots.curves import ACCURACY, LOSS, run_figure
+from flax_resnet.report.document import Block, Paragraph, Picture, Section, Table
+from flax_resnet.runs.metrics_log import Row
+from flax_resnet.runs.reference_log import PAPER, Reference, read_reference
 
 TITLE = "Figures 5 and 6: training and test curves"
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from flax_resnet.config import FREE_FIELDS, flat_fields
-from flax_resnet.metrics_log import Row, read_metrics
+from flax_resnet.config.load import FREE_FIELDS, flat_fields
 from flax_resnet.paper.data_sets import DataNote, describe_data
 from flax_resnet.paper.plan import PlannedRun, load_run_config
-from flax_resnet.runs import DataInfo, RunFolder
+from flax_resnet.runs.folder import DataInfo, RunFolder
+from flax_resnet.runs.metrics_log import Row, read_metrics
 
 MACHINES_FILE = "machines.json"
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
-from flax_resnet.metrics_log import Row
-from flax_resnet.paper.document import Block, Paragraph, Picture, Section, Table
 from flax_resnet.paper.history import Histories, History, figure_title, percent, scope
 from flax_resnet.paper.plan import OPTIMIZER_SETTINGS, optimizer_run
-from flax_resnet.plots import comparison_figure
+from flax_resnet.plots.curves import comparison_figure
+from flax_resnet.report.document import Block, Paragraph, Picture, Section, Table
+from flax_resnet.runs.metrics_log import Row
 
 TITLE = "Optimizers (section 2.2)"
 LABELS = {"adam": "Adam", "sgd": "SGD", "momentum": "Momentum", "nesterov": "Nesterov"}

@@ -8,8 +8,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from flax_resnet.config import load_config
-from flax_resnet.errors import UserError
+from flax_resnet.config.load import load_config
+from flax_resnet.process.errors import UserError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

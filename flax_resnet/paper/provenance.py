@@ -4,9 +4,9 @@ import datetime
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flax_resnet.paper.document import Block, Paragraph, Section, Table
 from flax_resnet.paper.history import Histories, History
 from flax_resnet.paper.plan import PlannedRun
+from flax_resnet.report.document import Block, Paragraph, Section, Table
 
 TITLE = "How this was made"
 

@@ -4,23 +4,23 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from flax_resnet.atomic_files import write_text
-from flax_resnet.errors import UserError
-from flax_resnet.machine import machine
 from flax_resnet.paper.design import design_section
-from flax_resnet.paper.document import Paragraph, Picture, Section, Table
 from flax_resnet.paper.figure1 import degradation_section
 from flax_resnet.paper.figure3 import imagenet_section
 from flax_resnet.paper.figure4 import architecture_section
 from flax_resnet.paper.figure5_6 import curves_section
 from flax_resnet.paper.history import Histories, History, read_history, scope
-from flax_resnet.paper.html import to_html
-from flax_resnet.paper.markdown import FIGURES, to_markdown
 from flax_resnet.paper.optimizers import optimizers_section
 from flax_resnet.paper.plan import PlannedRun, planned_runs
 from flax_resnet.paper.provenance import provenance_section
 from flax_resnet.paper.results import results_section
-from flax_resnet.plot_style import save_figure
+from flax_resnet.plots.style import save_figure
+from flax_resnet.process.errors import UserError
+from flax_resnet.process.files import write_text
+from flax_resnet.process.machine import machine
+from flax_resnet.report.document import Paragraph, Picture, Section, Table
+from flax_resnet.report.html import to_html
+from flax_resnet.report.markdown import FIGURES, to_markdown
 
 TITLE = "Residual Network Design, reproduced"
 RUNS = "runs"  # folder of the runs, beside the report

@@ -4,11 +4,11 @@ import dataclasses
 import statistics
 from collections.abc import Sequence
 
-from flax_resnet.metrics_log import Row
-from flax_resnet.paper.document import Block, Paragraph, Section, Table
 from flax_resnet.paper.history import Histories, History, percent, scope
 from flax_resnet.paper.plan import seed_run
-from flax_resnet.reference_log import PAPER, read_reference
+from flax_resnet.report.document import Block, Paragraph, Section, Table
+from flax_resnet.runs.metrics_log import Row
+from flax_resnet.runs.reference_log import PAPER, read_reference
 
 TITLE = "Results (section 3)"
 

@@ -6,15 +6,15 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from flax_resnet.atomic_files import write_text
-from flax_resnet.config import changed_field
-from flax_resnet.errors import UserError
-from flax_resnet.loop import train_and_evaluate
-from flax_resnet.machine import machine
+from flax_resnet.config.load import changed_field
 from flax_resnet.paper.history import MACHINES_FILE, read_machines
 from flax_resnet.paper.plan import PlannedRun
-from flax_resnet.runs import RunFolder
-from flax_resnet.signals import Interrupted, StopRequest
+from flax_resnet.process.errors import UserError
+from flax_resnet.process.files import write_text
+from flax_resnet.process.machine import machine
+from flax_resnet.process.signals import Interrupted, StopRequest
+from flax_resnet.runs.folder import RunFolder
+from flax_resnet.training.loop import train_and_evaluate
 
 
 def train_runs(

@@ -21,8 +21,10 @@ from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
 from configs import base
-from flax_resnet.build import abstract_checkpoint, build_schedule, build_train_step
-from flax_resnet.config import (
+from flax_resnet.config.build import abstract_checkpoint, build_schedule, build_train_step
+from flax_resnet.config.conv_choice import CONVOLVE
+from flax_resnet.config.fields import RULES
+from flax_resnet.config.load import (
     changed_field,
     check_image_size,
     from_json,
@@ -30,9 +32,7 @@ from flax_resnet.config import (
     to_json,
     validate,
 )
-from flax_resnet.conv_choice import CONVOLVE
-from flax_resnet.errors import UserError
-from flax_resnet.rules import RULES
+from flax_resnet.process.errors import UserError
 from tests.stress.arguments import arguments
 from tests.stress.tally import Tally
 

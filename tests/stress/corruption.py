@@ -17,10 +17,10 @@ from typing import Any
 
 import jax
 
-from flax_resnet.checkpoints import Checkpoints
-from flax_resnet.errors import UserError
-from flax_resnet.loop import train_and_evaluate
-from flax_resnet.manifest import NAME
+from flax_resnet.process.errors import UserError
+from flax_resnet.runs.checkpoints import Checkpoints
+from flax_resnet.runs.manifest import NAME
+from flax_resnet.training.loop import train_and_evaluate
 from tests.stress import trainings
 from tests.stress.arguments import arguments
 from tests.stress.tally import Tally

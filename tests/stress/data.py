@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from flax_resnet.cifar10_archive import read_cifar10_archive
-from flax_resnet.datasets import Dataset, load_dataset
-from flax_resnet.errors import UserError
-from flax_resnet.npz_source import read_npz
+from flax_resnet.data.load import Dataset, load_dataset
+from flax_resnet.data.sources.cifar10_archive import read_cifar10_archive
+from flax_resnet.data.sources.npz import read_npz
+from flax_resnet.process.errors import UserError
 from tests.dataset_files import write_archive, write_folder, write_npz
 from tests.stress.arguments import arguments
 from tests.stress.mutations import Random, mutate
@@ -150,10 +150,10 @@ class Figures:
 
     def __call__(self, random: Random) -> None:
         from configs.base import get_config
-        from flax_resnet import plots
-        from flax_resnet.loop import describe_row
-        from flax_resnet.metrics_log import read_metrics
-        from flax_resnet.reference_log import read_reference
+        from flax_resnet.plots import curves as plots
+        from flax_resnet.runs.metrics_log import read_metrics
+        from flax_resnet.runs.reference_log import read_reference
+        from flax_resnet.training.loop import describe_row
 
         self._metrics.write_bytes(self._lines)
         self._log.write_bytes(self._csv)
@@ -172,7 +172,7 @@ class Run:
 
     def __init__(self, folder: Path) -> None:
         from configs.base import get_config
-        from flax_resnet.config import to_json
+        from flax_resnet.config.load import to_json
 
         self._folder = folder / "run"
         self._folder.mkdir()
@@ -189,7 +189,7 @@ class Run:
         }
 
     def __call__(self, random: Random) -> None:
-        from flax_resnet.trained import load_trained
+        from flax_resnet.inference.model import load_trained
 
         for name, content in self._contents.items():
             (self._folder / name).write_bytes(content)
@@ -202,7 +202,7 @@ class Tfds:
     """A set that tfds has prepared, with one of its files damaged, emptied or missing."""
 
     def __init__(self, folder: Path) -> None:
-        from flax_resnet.tfds_download import import_tensorflow, import_tfds
+        from flax_resnet.data.sources.tfds_download import import_tensorflow, import_tfds
 
         import_tensorflow()
         tfds: Any = import_tfds()

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from flax_resnet.errors import UserError
-from flax_resnet.image_files import read_image, resize_and_crop
+from flax_resnet.data.image_files import read_image, resize_and_crop
+from flax_resnet.process.errors import UserError
 from tests.stress.arguments import arguments
 from tests.stress.mutations import Random, mutate
 from tests.stress.tally import Tally

@@ -12,11 +12,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from benchmarks.measure import ROOT
-from flax_resnet.build import abstract_checkpoint
-from flax_resnet.checkpoints import Checkpoints, Saved
-from flax_resnet.config import from_json, load_config, to_json
-from flax_resnet.metrics_log import Row, read_metrics
-from flax_resnet.runs import RunFolder
+from flax_resnet.config.build import abstract_checkpoint
+from flax_resnet.config.load import from_json, load_config, to_json
+from flax_resnet.runs.checkpoints import Checkpoints, Saved
+from flax_resnet.runs.folder import RunFolder
+from flax_resnet.runs.metrics_log import Row, read_metrics
 
 CONFIG_FILE = ROOT / "configs/quickstart.py"
 CLOCK = ("seconds", "images_per_second")  # what differs between two runs of the same numbers

@@ -1,0 +1,1 @@
+"""The config: its fields, loading, and what it names."""

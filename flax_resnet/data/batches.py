@@ -1,0 +1,181 @@
+"""Chunks of batches for an epoch and an evaluation, and the thread that keeps them ready.
+
+A chunk holds the batches of the consecutive steps that the device takes in one dispatch.
+"""
+
+import dataclasses
+import itertools
+import queue
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import TypeVar
+
+import numpy as np
+from jaxtyping import Bool, Int32, UInt8
+
+from flax_resnet.data.transforms.crop_flip import Augmenter, EpochPlan, plan_epoch
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Chunk:
+    """Images and labels of one dispatch."""
+
+    images: UInt8[np.ndarray, "steps batch height width channels"]
+    labels: Int32[np.ndarray, "steps batch"]
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalChunk:
+    """Images and labels of one dispatch of an evaluation; padding where `mask` is False."""
+
+    images: UInt8[np.ndarray, "steps batch height width channels"]
+    labels: Int32[np.ndarray, "steps batch"]
+    mask: Bool[np.ndarray, "steps batch"]
+
+
+class TrainBatches:
+    """The batches of every epoch, each a pure function of (seed, epoch, step).
+
+    Chunks lie on a grid that begins anew with each epoch, so that a run that goes on takes each
+    step in a chunk of the same length as a run that was never stopped. A short last batch is a
+    chunk of its own.
+    """
+
+    def __init__(
+        self,
+        images: UInt8[np.ndarray, "n height width channels"],
+        labels: Int32[np.ndarray, " n"],
+        *,
+        batch_size: int,
+        seed: int,
+        crop_padding: int,
+        flip: bool,
+        drop_last: bool,
+        steps_per_chunk: int = 1,
+    ) -> None:
+        if not drop_last:
+            batch_size = min(batch_size, len(labels))
+        self._labels = labels
+        self._batch_size = batch_size
+        self._full_steps, rest = divmod(len(labels), batch_size)
+        self._last_size = 0 if drop_last else rest
+        self._steps_per_chunk = steps_per_chunk
+        self._seed = seed
+        self._crop_padding = crop_padding
+        self._flip = flip
+        self._augment = Augmenter(images, padding=crop_padding, flip=flip)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches an epoch, the short one included where it is kept."""
+        return self._full_steps + bool(self._last_size)
+
+    @property
+    def sizes(self) -> list[int]:
+        """The distinct batch sizes of an epoch: the full one, then the short one if any."""
+        return [self._batch_size] + ([self._last_size] if self._last_size else [])
+
+    def images_before(self, step: int) -> int:
+        """Images in the first `step` batches of an epoch."""
+        return min(step * self._batch_size, len(self._labels))
+
+    def chunk_bounds(self, first_step: int = 0) -> list[tuple[int, int]]:
+        """(first step, step after the last) of each chunk of an epoch from `first_step` on."""
+        grid = range(0, self._full_steps, self._steps_per_chunk)
+        edges = {first_step, *grid, self._full_steps, self.steps_per_epoch}
+        return list(itertools.pairwise(sorted(e for e in edges if e >= first_step)))
+
+    def distinct_chunks(self) -> list[tuple[int, int]]:
+        """The bounds of one chunk of each shape that an epoch has."""
+        shapes = {
+            (stop - start, self.images_before(stop) - self.images_before(start)): (start, stop)
+            for start, stop in self.chunk_bounds()
+        }
+        return list(shapes.values())
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Chunk]:
+        """The chunks of an epoch (from 0 on), beginning with its step `first_step`."""
+        plan = self.plan(epoch)
+        for start, stop in self.chunk_bounds(first_step):
+            yield self.chunk(plan, start, stop)
+
+    def plan(self, epoch: int) -> EpochPlan:
+        """Order and augmentation of an epoch."""
+        return plan_epoch(
+            len(self._labels),
+            seed=self._seed,
+            epoch=epoch,
+            padding=self._crop_padding,
+            flip=self._flip,
+        )
+
+    def chunk(self, plan: EpochPlan, start: int, stop: int) -> Chunk:
+        """Steps start to stop - 1, all of one batch size, of the epoch that `plan` describes."""
+        first, last = self.images_before(start), self.images_before(stop)
+        images, labels = self._augment(plan, first, last), self._labels[plan.index[first:last]]
+        steps = stop - start
+        return Chunk(images.reshape(steps, -1, *images.shape[1:]), labels.reshape(steps, -1))
+
+
+def eval_chunks(
+    images: UInt8[np.ndarray, "n height width channels"],
+    labels: Int32[np.ndarray, " n"],
+    batch_size: int,
+    steps_per_chunk: int = 1,
+) -> Iterator[EvalChunk]:
+    """Every image once, in order, in chunks of one shape; the last is filled up with padding."""
+    size = steps_per_chunk * batch_size
+    for start in range(0, len(images), size):
+        part = slice(start, start + size)
+        used = np.ones(len(labels[part]), np.bool_)
+        arrays = [_fill_up(array, size) for array in (images[part], labels[part], used)]
+        yield EvalChunk(*(a.reshape(steps_per_chunk, batch_size, *a.shape[1:]) for a in arrays))
+
+
+def _fill_up(array: np.ndarray, size: int) -> np.ndarray:
+    missing = size - len(array)
+    return np.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1)) if missing else array
+
+
+def prefetch(make: Callable[[], Iterable[T]], depth: int = 3) -> Generator[T, None, None]:
+    """Yields what `make()` yields, up to `depth` items made ahead by a background thread.
+
+    An exception in the thread is raised here. Leaving the generator early stops the thread.
+    """
+    ready: queue.Queue = queue.Queue(maxsize=depth)
+    stopped = threading.Event()
+    done = object()
+
+    def offer(item: object) -> bool:
+        while not stopped.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def work() -> None:
+        try:
+            for item in make():
+                if not offer((item, None)):
+                    return
+            offer((done, None))
+        except BaseException as error:  # it belongs to the consumer, whatever it is
+            offer((None, error))
+
+    thread = threading.Thread(target=work, name="prefetch", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = ready.get()
+            if error is not None:
+                raise error
+            if item is done:
+                return
+            yield item
+    finally:
+        stopped.set()
+        thread.join()

@@ -1,0 +1,175 @@
+"""Finds, prepares and reads an image-classification set of TensorFlow Datasets (tfds)."""
+
+import dataclasses
+import fnmatch
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from flax_resnet.data.cache import Identity, folder_state
+from flax_resnet.data.dataset import Dataset, make_dataset
+from flax_resnet.data.image_arrays import check_memory
+from flax_resnet.data.sources.tfds_download import download_tfds, import_tensorflow, missing_package
+from flax_resnet.data.sources.tfds_reader import TfdsReader
+from flax_resnet.process.errors import UserError, reason
+
+# "name", "name/config", "name:version" or "name/config:version", as tfds.load takes it.
+_NAME = re.compile(r"(?P<base>\w+)(/(?P<config>[\w.-]+))?(:(?P<version>[\d.*]+))?")
+
+# Training and validation images (Russakovsky et al. 2015, table 2), known without its files.
+_IMAGENET_NUM_IMAGES = 1_281_167 + 50_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A set on disk: `folder` is data_dir/name[/config]/version."""
+
+    data_dir: Path
+    folder: Path
+
+    @property
+    def full_name(self) -> str:
+        """The name with its version, by which `tfds.load` finds the files without asking."""
+        return f"{self.folder.parent.relative_to(self.data_dir).as_posix()}:{self.folder.name}"
+
+
+def tfds_data_dir(data_dir: str | None) -> Path:
+    """The argument, else $TFDS_DATA_DIR, else tfds's own default; absolute."""
+    chosen = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return expand_user(chosen, "config.data_dir").absolute()
+
+
+def expand_user(path: str, field: str) -> Path:
+    """A path with its ~ or ~user replaced by a home folder.
+
+    Raises:
+        UserError: there is no such user; `field` is named.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{field}: {path} names no home folder; check the path") from error
+
+
+def find_prepared(name: str, data_dir: Path) -> Prepared | None:
+    """Finds a prepared set, whatever its file format, without importing tfds.
+
+    Args:
+        name: "name", "name/config", either with ":version" (1.2.3 or 1.*.*).
+        data_dir: tfds's folder of prepared sets.
+
+    Returns:
+        The newest version that fits, or None.
+
+    Raises:
+        UserError: `name` is not of that form.
+    """
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise UserError(
+            f"config.dataset: {name!r} is no file or folder here and no tfds name "
+            "(name, name/config or name:version)"
+        )
+    folder = data_dir / match["base"]
+    config = match["config"] or _default_config(folder)
+    if config:
+        folder /= config
+    versions = []
+    for info in folder.glob("*/dataset_info.json"):
+        version = info.parent.name
+        if re.fullmatch(r"\d+\.\d+\.\d+", version) and fnmatch.fnmatchcase(
+            version, match["version"] or "*"
+        ):
+            versions.append((tuple(map(int, version.split("."))), info.parent))
+    return Prepared(data_dir, max(versions)[1]) if versions else None
+
+
+def _default_config(folder: Path) -> str | None:
+    """The config that tfds takes when none is named; it notes it beside the configs."""
+    try:
+        metadata = json.loads((folder / ".config" / "metadata.json").read_text(encoding="utf-8"))
+        default = metadata.get("default_config_name")
+        return default if isinstance(default, str) else None
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return None
+
+
+def prepare_tfds(
+    name: str,
+    data_dir: Path,
+    image_size: int | None,
+    memory_limit: int | None,
+    log: Callable[[str], None],
+) -> Prepared:
+    """Finds a set on disk or downloads it; see `find_prepared` and `download_tfds`."""
+    prepared = find_prepared(name, data_dir)
+    if prepared is not None:
+        return prepared
+    if name.split("/")[0].split(":")[0] == "imagenet2012":
+        _check_imagenet(image_size, memory_limit)
+    download_tfds(name, data_dir, log)
+    prepared = find_prepared(name, data_dir)
+    if prepared is None:
+        raise UserError(f"dataset {name!r}: tfds prepared it, but not in {data_dir}")
+    return prepared
+
+
+def _check_imagenet(image_size: int | None, memory_limit: int | None) -> None:
+    what, side = "imagenet2012", image_size
+    if side is None:
+        what, side = f"{what} (config.image_size, which it needs, is not set; at 224)", 224
+    check_memory(what, _IMAGENET_NUM_IMAGES, (side, side), memory_limit)
+    if image_size is None:
+        raise UserError("imagenet2012: its images differ in size; set config.image_size")
+
+
+def identify_tfds(name: str, prepared: Prepared, image_size: int | None) -> Identity:
+    """The identity of a prepared set for the cache."""
+    files = [path for path in prepared.folder.rglob("*") if path.is_file()]
+    state = folder_state(files, prepared.data_dir)
+    return Identity("tfds", name, str(prepared.data_dir), image_size, state)
+
+
+def read_tfds(
+    name: str, prepared: Prepared, image_size: int | None, memory_limit: int | None
+) -> Dataset:
+    """Reads a prepared set with `tfds.load`, without the network.
+
+    Args:
+        name: what to call it.
+        prepared: where it is.
+        image_size: side in pixels to which the images are resized; None: their own, all alike.
+        memory_limit: see `check_memory`.
+
+    Raises:
+        UserError: the set has no images with labels or no two splits, its files are damaged, or
+            it does not fit in memory.
+    """
+    import_tensorflow()
+    try:
+        reader = TfdsReader(name, prepared.full_name, str(prepared.data_dir), image_size)
+        reader.check_features()
+        splits = reader.splits()
+        shape = reader.image_shape(splits[0])
+        sizes = [reader.info.splits[split].num_examples for split in splits]
+        check_memory(name, sum(sizes), shape, memory_limit)
+        (train, train_labels), (test, test_labels) = (
+            reader.read(split, size, shape) for split, size in zip(splits, sizes, strict=True)
+        )
+        class_names = tuple(reader.info.features["label"].names)
+    except UserError:
+        raise
+    except ImportError as error:  # the reader of a file format, array_record for one
+        raise missing_package(error) from error
+    # Damaged files come as errors of tfds, TensorFlow, protobuf ... with no class in common.
+    except Exception as error:
+        raise UserError(
+            f"dataset {name!r}: tfds cannot read {prepared.folder} ({reason(error)}); remove that "
+            "folder and prepare it again"
+        ) from error
+    source = f"{name} (tfds, {prepared.folder})"
+    return make_dataset(
+        (train, test), (train_labels, test_labels), class_names, origin=name, source=source
+    )

@@ -1,0 +1,1 @@
+"""Augmentation on the host, one file a transform."""

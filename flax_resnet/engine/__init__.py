@@ -1,0 +1,1 @@
+"""The device program: state, steps, mesh. Pure functions, no files."""

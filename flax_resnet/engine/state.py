@@ -1,0 +1,99 @@
+"""What a training step changes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from flax_resnet.models.resnet import ResNet
+
+# A leaf of these trees is an array, but JAX and orbax also build them of shapes and shardings.
+Leaf = Any
+
+
+@struct.dataclass
+class TrainState:
+    """Everything that training changes.
+
+    Attributes:
+      step: int32, steps taken since the start of the run.
+      params: parameters of the network.
+      batch_stats: running statistics of BatchNorm.
+      opt_state: state of the optax optimiser.
+    """
+
+    step: Leaf
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+
+    @property
+    def variables(self) -> Mapping[str, Any]:
+        """The collections that the network is applied to."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+@struct.dataclass
+class MetricSums:
+    """Sums over the steps of an epoch or of an evaluation, kept on the device.
+
+    Attributes:
+      loss: sum of losses: training sums the batches' means, evaluation the images' losses.
+      batches: int32, number of batches.
+      correct: int32, images whose largest logit is the label's.
+      images: int32, number of images.
+      non_finite: int32, steps whose loss or a gradient was NaN or infinite; the other sums are
+        without them.
+    """
+
+    loss: Leaf
+    batches: Leaf
+    correct: Leaf
+    images: Leaf
+    non_finite: Leaf
+
+    @classmethod
+    def zeros(cls, dtype: Any = jnp.float32) -> "MetricSums":
+        """The sums over nothing."""
+        zero = jnp.zeros((), jnp.int32)
+        return cls(jnp.zeros((), dtype), zero, zero, zero, zero)
+
+    def add(self, loss: Any, correct: Any, images: Any) -> "MetricSums":
+        """These sums and one batch more."""
+        return MetricSums(
+            self.loss + loss,
+            self.batches + 1,
+            self.correct + correct,
+            self.images + images,
+            self.non_finite,
+        )
+
+
+def init_state(
+    model: ResNet,
+    optimizer: optax.GradientTransformation,
+    image_shape: tuple[int, int, int],
+    seed: int,
+) -> TrainState:
+    """Initial weights and optimiser state.
+
+    Args:
+      model: the network.
+      optimizer: the optimiser.
+      image_shape: (height, width, channels).
+      seed: of the weights.
+    """
+
+    def init(key: jax.Array) -> TrainState:
+        variables = model.init(key, jnp.zeros((1, *image_shape), model.dtype))
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=variables["params"],
+            batch_stats=variables["batch_stats"],
+            opt_state=optimizer.init(variables["params"]),
+        )
+
+    return jax.jit(init)(jax.random.key(seed))

@@ -1,0 +1,1 @@
+"""Networks: designs, layers, counts."""

@@ -1,0 +1,165 @@
+"""Convolutions that are fast on XLA's CPU backend, in place of the native ones.
+
+- 3x3, stride 1: Winograd's algorithm (winograd.py).
+- 3x3 otherwise: native forward and input gradient; the kernel's gradient, the native one's slowest
+  part, in chunks of the batch.
+- 1x1: one matrix product.
+
+Everything else stays native. The mathematics is the same, in float32 rounded otherwise (within
+1e-4 of the native convolution, relative to the largest value).
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from flax_resnet.models.cpu import winograd
+
+# Below this, there is too little work in a pixel for matrix products to pay (the stem has 3).
+MIN_CHANNELS = 16
+# Pixels of output whose products are formed at a time. Of 256 to 8192, 1024 was the fastest or
+# within 5% of it for each stride-2 convolution of the revised network (2 cores, batch 128).
+CHUNK_PIXELS = 1024
+
+
+def conv_general_dilated(
+    lhs: Float[Array, "batch height width channels"],
+    rhs: Float[Array, "kernel kernel channels features"],
+    window_strides: Sequence[int],
+    padding: Any,
+    lhs_dilation: Sequence[int] | None = None,
+    rhs_dilation: Sequence[int] | None = None,
+    dimension_numbers: Any = None,
+    feature_group_count: int = 1,
+    precision: Any = None,
+) -> Float[Array, "batch new_height new_width features"]:
+    """What flax.linen.Conv calls, with jax.lax.conv_general_dilated's arguments (NHWC, HWIO)."""
+    strides = tuple(window_strides)
+    size = rhs.shape[0]
+    side = ((size // 2,) * 2,) * 2
+    plain = (
+        rhs.shape[0] == rhs.shape[1]
+        and strides[0] == strides[1]
+        and tuple(map(tuple, padding)) == side
+        and feature_group_count == 1
+        and all(d == 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ())))
+    )
+    if plain and lhs.shape[-1] >= MIN_CHANNELS:
+        if size == 1:
+            return _conv1x1(lhs[:, :: strides[0], :: strides[0]], rhs)
+        if size == 3 and uses_winograd(lhs.shape, strides[0]):
+            return winograd.conv3x3(lhs, rhs)
+        if size == 3:
+            return _conv3x3(lhs, rhs, strides[0])
+    return lax.conv_general_dilated(
+        lhs, rhs, strides, padding, lhs_dilation, rhs_dilation,
+        dimension_numbers=dimension_numbers, feature_group_count=feature_group_count,
+        precision=precision,
+    )  # fmt: skip
+
+
+def uses_winograd(shape: Sequence[int], strides: int) -> bool:
+    """Whether a 3x3 convolution of [batch, height, width, channels] goes through winograd.py."""
+    _, height, width, channels = shape
+    divides = height % winograd.TILE == 0 and width % winograd.TILE == 0
+    return strides == 1 and divides and channels >= MIN_CHANNELS
+
+
+def _conv1x1(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    flat = _product(x.reshape(-1, x.shape[-1]), kernel[0, 0])
+    return flat.reshape(*x.shape[:3], -1)
+
+
+@jax.custom_vjp
+def _product(x: Float[Array, "n channels"], w: Float[Array, "channels features"]) -> jax.Array:
+    """The product; the gradient of w is formed so that XLA transposes the smaller operand."""
+    return x @ w
+
+
+def _product_forward(x: jax.Array, w: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return x @ w, (x, w)
+
+
+def _product_backward(
+    residuals: tuple[jax.Array, jax.Array], dy: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, w = residuals
+    return dy @ w.T, (dy.T @ x).T
+
+
+_product.defvjp(_product_forward, _product_backward)
+
+
+def _native3x3(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
+    return lax.conv_general_dilated(
+        x, kernel, (strides, strides), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _conv3x3(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
+    return _native3x3(x, kernel, strides)
+
+
+def _conv3x3_forward(
+    x: jax.Array, kernel: jax.Array, strides: int
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _native3x3(x, kernel, strides), (x, kernel)
+
+
+def _conv3x3_backward(
+    strides: int, residuals: tuple[jax.Array, jax.Array], dy: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, kernel = residuals
+    (dx,) = jax.linear_transpose(lambda x: _native3x3(x, kernel, strides), x)(dy)
+    return dx, kernel_gradient3x3(x, dy, strides)
+
+
+_conv3x3.defvjp(_conv3x3_forward, _conv3x3_backward)
+
+
+def kernel_gradient3x3(
+    x: Float[Array, "batch height width channels"],
+    dy: Float[Array, "batch new_height new_width features"],
+    strides: int,
+) -> Float[Array, "3 3 channels features"]:
+    """Gradient of a 3x3 kernel with padding 1, summed over chunks of the batch.
+
+    For each kernel row, dW_row^T += dy^T p_row, where p [pixels, 3 channels] holds the image
+    shifted to the three kernel columns side by side; a kernel row is then a slice of p.
+    """
+    batch, height, width, channels = x.shape
+    _, new_height, new_width, features = dy.shape
+    chunk = _largest_divisor(batch, max(1, CHUNK_PIXELS // (new_height * new_width)))
+
+    def add_chunk(
+        total: list[jax.Array], arrays: tuple[jax.Array, jax.Array]
+    ) -> tuple[list[jax.Array], None]:
+        x, dy = arrays
+        padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        last = strides * (new_width - 1) + 1
+        columns = [padded[:, :, j : j + last : strides] for j in range(3)]
+        p = jnp.concatenate(columns, axis=-1)
+        last = strides * (new_height - 1) + 1
+        rows = [p[:, i : i + last : strides].reshape(-1, 3 * channels) for i in range(3)]
+        return [t + dy @ row for t, row in zip(total, rows, strict=True)], None
+
+    start = [jnp.zeros((features, 3 * channels), x.dtype)] * 3
+    chunks = (
+        x.reshape(batch // chunk, chunk, height, width, channels),
+        # Transposed in memory, as in winograd.py.
+        winograd.materialise(
+            lambda dy: dy.reshape(batch // chunk, -1, features).swapaxes(1, 2), dy
+        ),
+    )
+    total, _ = lax.scan(add_chunk, start, chunks)
+    return jnp.stack([t.T for t in total]).reshape(3, 3, channels, features)
+
+
+def _largest_divisor(number: int, limit: int) -> int:
+    return next(d for d in range(min(number, limit), 0, -1) if number % d == 0)

@@ -1,0 +1,207 @@
+"""Layer table of a network: output shapes, parameters, multiply-adds and sizes.
+
+Nothing is computed and no weight allocated: the network is traced on shapes alone, so the
+largest one takes seconds.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from flax_resnet.models.layers import BatchNorm
+from flax_resnet.models.resnet import ResidualBlock, ResNet
+
+ImageShape = tuple[int, int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One layer; ReLU and the addition of the shortcut, without parameters, have no row.
+
+    Attributes:
+      path: name in the parameter tree, parts joined by '/'; of a pool, a name made up here.
+      kind: 'Conv', 'BatchNorm', 'Dense', 'MaxPool' or 'AvgPool'.
+      description: kernel, features and stride, such as '3x3, 64, stride 1'.
+      output_shape: (height, width, channels), or (features,) of a linear layer.
+      params: number of trainable parameters.
+      multiply_adds: of one image: for every output pixel, kernel area times channels in times
+        channels out, pixels of the padding included. 0 but for Conv and Dense.
+    """
+
+    path: str
+    kind: str
+    description: str
+    output_shape: tuple[int, ...]
+    params: int
+    multiply_adds: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """A network's rows in the order of the forward pass, totals and sizes.
+
+    Attributes:
+      rows: the layers.
+      params: number of trainable parameters.
+      multiply_adds: of the forward pass of one image; twice that in FLOPs.
+      params_bytes: size of the parameters in their own dtype, float32 by default.
+      batch_stats_bytes: size of BatchNorm's running means and variances.
+      activations_bytes: sum of all rows' outputs for one image, forward only, in the compute
+        dtype. torchsummary's "forward/backward pass size" is twice that, and counts ReLUs too.
+      input_bytes: size of one image in the compute dtype.
+    """
+
+    rows: tuple[Row, ...]
+    params: int
+    multiply_adds: int
+    params_bytes: int
+    batch_stats_bytes: int
+    activations_bytes: int
+    input_bytes: int
+
+
+def summarize(model: ResNet, image_shape: ImageShape) -> Summary:
+    """Layers and totals of `model` for one image of `image_shape` (height, width, channels)."""
+    rows: list[Row] = []
+
+    def record(
+        call: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        context: nn.module.InterceptorContext,
+    ) -> Any:
+        if context.method_name != "__call__":
+            return call(*args, **kwargs)
+        # The pools are functions, not modules: their shapes show in the input of what follows.
+        module = context.module
+        if isinstance(module, ResidualBlock) and module.path == ("stage1_block1",):
+            if model.design.stem == "imagenet":
+                rows.append(_pool_row("stem_pool", "MaxPool", "3x3, stride 2", args[0].shape[1:]))
+        elif isinstance(module, nn.Dense):
+            rows.append(_average_pool_row(model.design.pool_size, rows[-1].output_shape))
+        outputs = call(*args, **kwargs)
+        if isinstance(module, nn.Conv | BatchNorm | nn.Dense):
+            rows.append(_layer_row(module, args[0].shape, outputs.shape))
+        return outputs
+
+    with nn.intercept_methods(record):
+        variables = _variable_shapes(model, image_shape)
+
+    itemsize = jnp.dtype(model.dtype).itemsize
+    return Summary(
+        rows=tuple(rows),
+        params=_count(variables["params"]),
+        multiply_adds=sum(row.multiply_adds for row in rows),
+        params_bytes=_bytes(variables["params"]),
+        batch_stats_bytes=_bytes(variables["batch_stats"]),
+        activations_bytes=sum(math.prod(row.output_shape) for row in rows) * itemsize,
+        input_bytes=math.prod(image_shape) * itemsize,
+    )
+
+
+def count_parameters(model: ResNet, image_shape: ImageShape) -> int:
+    """Number of trainable parameters; BatchNorm's running statistics are none."""
+    return _count(_variable_shapes(model, image_shape)["params"])
+
+
+def format_summary(summary: Summary, title: str) -> str:
+    """The table of Figure 4(b) and (c), with multiply-adds added, as plain text.
+
+    Lines stay under 100 characters, for a monospace font. MB are 2**20 bytes, as in the
+    figure. Multiply-adds are in G, 10**9.
+    """
+    header = _format_line("Layer", "Type", "Output shape", "Params", "Mult-adds")
+    rule, double_rule = "-" * len(header), "=" * len(header)
+    lines = [title, rule, header, double_rule]
+    for row in summary.rows:
+        lines.append(
+            _format_line(
+                row.path,
+                f"{row.kind} {row.description}".strip(),
+                " x ".join(str(size) for size in row.output_shape),
+                f"{row.params:,}",
+                f"{row.multiply_adds:,}",
+            )
+        )
+    sizes = {
+        "Input": summary.input_bytes,
+        "Activations": summary.activations_bytes,
+        "Parameters": summary.params_bytes,
+        "BatchNorm statistics": summary.batch_stats_bytes,
+    }
+    lines += [
+        double_rule,
+        f"Total parameters: {summary.params:,}",
+        f"Multiply-adds:    {summary.multiply_adds / 1e9:.3f} G an image, forward",
+        rule,
+        *(f"{name + ' (MB):':<27}{size / 2**20:>9.2f}" for name, size in sizes.items()),
+        rule,
+    ]
+    return "\n".join(lines)
+
+
+def _format_line(path: str, layer: str, shape: str, params: str, multiply_adds: str) -> str:
+    return f"{path:<28} {layer:<24} {shape:<15} {params:>12} {multiply_adds:>14}"
+
+
+def _variable_shapes(model: ResNet, image_shape: ImageShape) -> Any:
+    """The tree of parameters and statistics with shapes and dtypes in place of arrays."""
+    local = model.clone(axis_name=None)  # no mapped axis exists here, and shapes need none
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    return jax.eval_shape(lambda x: local.init(jax.random.key(0), x), images)
+
+
+def _layer_row(
+    module: nn.Conv | BatchNorm | nn.Dense, inputs: tuple[int, ...], outputs: tuple[int, ...]
+) -> Row:
+    """Row of a layer from the shapes, batch of one included, that it takes and gives."""
+    description, multiply_adds = "", 0
+    if isinstance(module, nn.Conv):
+        kernel, strides = _side(module.kernel_size), _side(module.strides)
+        description = f"{kernel}x{kernel}, {module.features}, stride {strides}"
+        multiply_adds = kernel**2 * inputs[-1] * math.prod(outputs)
+    elif isinstance(module, nn.Dense):
+        description = f"{inputs[-1]} to {module.features}"
+        multiply_adds = inputs[-1] * math.prod(outputs)
+    return Row(
+        path="/".join(module.path),
+        kind=type(module).__name__,
+        description=description,
+        output_shape=outputs[1:],
+        params=_count(module.variables["params"]),
+        multiply_adds=multiply_adds,
+    )
+
+
+def _average_pool_row(pool_size: int | None, inputs: tuple[int, ...]) -> Row:
+    """Row of the pool before the linear layer; a map's rest below a whole window is dropped."""
+    height, width, channels = inputs
+    if pool_size is None:
+        window, output_shape = (height, width), (1, 1, channels)
+    else:
+        window = (pool_size, pool_size)
+        output_shape = (height // pool_size, width // pool_size, channels)
+    return _pool_row("head_pool", "AvgPool", f"{window[0]}x{window[1]}", output_shape)
+
+
+def _pool_row(path: str, kind: str, description: str, output_shape: tuple[int, ...]) -> Row:
+    return Row(path, kind, description, output_shape, params=0, multiply_adds=0)
+
+
+def _side(sizes: Any) -> int:
+    """Kernel size or stride of a convolution by layers.conv: the same in both directions."""
+    return sizes[0]
+
+
+def _count(tree: Any) -> int:
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def _bytes(tree: Any) -> int:
+    leaves = jax.tree.leaves(tree)
+    return sum(math.prod(leaf.shape) * jnp.dtype(leaf.dtype).itemsize for leaf in leaves)

@@ -1,0 +1,107 @@
+"""A report as one HTML page that needs no other file; for the screen, dark or light, and print."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from html import escape
+
+from flax_resnet.report.document import Block, Listing, Paragraph, Picture, Section, Table
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1c1c1c; --paper: #ffffff; --soft: #5f5f5f;
+  --line: #d8d8d8; --shade: #f4f4f4; --link: #0b57a4; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e6e6; --paper: #16181b; --soft: #a5a5a5;
+  --line: #3c4046; --shade: #22252a; --link: #8ab8ea; } }
+body { font: 16px/1.55 system-ui, sans-serif; color: var(--ink); background: var(--paper);
+  max-width: 62rem; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
+h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 1rem; }
+h2 { font-size: 1.35rem; margin: 3rem 0 .75rem; padding-top: .75rem;
+  border-top: 1px solid var(--line); }
+p { max-width: 46rem; }
+a { color: var(--link); }
+nav ul { padding-left: 1.2rem; }
+.wide { overflow-x: auto; margin: 1.25rem 0; }
+table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
+caption, figcaption, .caption { text-align: left; color: var(--soft); font-size: .9rem;
+  padding-bottom: .4rem; }
+caption { white-space: nowrap; }
+th, td { padding: .3rem .7rem; text-align: right; vertical-align: top;
+  border-bottom: 1px solid var(--line); }
+th { font-weight: 600; background: var(--shade); vertical-align: bottom; }
+.text { text-align: left; }
+td:first-child, td:not(.text) { white-space: nowrap; }
+figure { margin: 1.5rem 0; }
+figure img { display: block; max-width: 100%; height: auto; background: #ffffff;
+  border-radius: 4px; }
+figcaption { padding-top: .5rem; }
+pre { font: .72rem/1.35 ui-monospace, monospace; background: var(--shade); padding: .8rem;
+  overflow-x: auto; border-radius: 4px; }
+@media print {
+  :root { --ink: #000000; --paper: #ffffff; --soft: #444444; --line: #bbbbbb; --shade: #f4f4f4; }
+  body { max-width: none; padding: 0; font-size: 10.5pt; }
+  h2 { break-after: avoid; margin-top: 1.5rem; }
+  figure, tr { break-inside: avoid; }
+  .wide, pre { overflow: visible; }
+  table { font-size: 8pt; } caption { white-space: nowrap; }
+th, td { padding: .2rem .35rem; }
+  pre { font-size: 6.5pt; padding: 0; }
+}
+"""
+
+
+def to_html(title: str, sections: Sequence[Section], svgs: Mapping[str, bytes]) -> str:
+    """The whole page.
+
+    Args:
+      title: its heading.
+      sections: in order.
+      svgs: name of a picture -> its SVG file.
+    """
+    links = "".join(f'<li><a href="#{escape(s.name)}">{escape(s.title)}</a></li>' for s in sections)
+    body = "\n".join(_section(section, svgs) for section in sections)
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+        f"<h1>{escape(title)}</h1>\n<nav><ul>{links}</ul></nav>\n{body}\n</body>\n</html>\n"
+    )
+
+
+def _section(section: Section, svgs: Mapping[str, bytes]) -> str:
+    blocks = "\n".join(_block(block, svgs) for block in section.blocks)
+    heading = f"<h2>{escape(section.title)}</h2>"
+    return f'<section id="{escape(section.name)}">\n{heading}\n{blocks}\n</section>'
+
+
+def _block(block: Block, svgs: Mapping[str, bytes]) -> str:
+    if isinstance(block, Paragraph):
+        return f"<p>{escape(block.text)}</p>"
+    if isinstance(block, Table):
+        return _table(block)
+    if isinstance(block, Listing):
+        caption = f'<p class="caption">{escape(block.caption)}</p>'
+        return f"{caption}\n<pre>{escape(block.text)}</pre>"
+    return _picture(block, svgs[block.name])
+
+
+def _table(table: Table) -> str:
+    def line(tag: str, cells: Sequence[str]) -> str:
+        return "".join(
+            f"<{tag}{' class=text' if i < table.text_columns else ''}>{escape(cell)}</{tag}>"
+            for i, cell in enumerate(cells)
+        )
+
+    rows = "\n".join(f"<tr>{line('td', row)}</tr>" for row in table.rows)
+    return (
+        f'<div class="wide"><table>\n<caption>{escape(table.caption)}</caption>\n'
+        f"<thead><tr>{line('th', table.header)}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n"
+        "</table></div>"
+    )
+
+
+def _picture(picture: Picture, svg: bytes) -> str:
+    """As an image of its own, so that the names inside several SVGs cannot meet."""
+    source = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+    caption = escape(picture.caption)
+    return (
+        f'<figure><img src="{source}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
+    )

@@ -1,0 +1,1 @@
+"""Designs within a budget of parameters."""

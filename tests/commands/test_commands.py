@@ -1,0 +1,119 @@
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors import safe_open
+from safetensors.numpy import load_file
+
+from flax_resnet.__main__ import main
+from flax_resnet.data.load import load_dataset
+from flax_resnet.inference.model import load_trained
+from flax_resnet.runs.metrics_log import read_metrics
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def digit(tmp_path: Path) -> Path:
+    """A training image of the tiny run, as a file."""
+    path = tmp_path / "digit.png"
+    Image.fromarray(load_dataset("digits").train_images[0]).save(path)
+    return path
+
+
+def test_summary_prints_the_papers_parameters(capsys):
+    assert main(["summary", "--config", str(ROOT / "configs/revised.py")]) == 0
+    assert "4,903,242" in capsys.readouterr().out
+    shortcut = "--config.design.shortcut_kernels=(3,3,3,3)"
+    assert main(["summary", "--config", str(ROOT / "configs/revised.py"), shortcut]) == 0
+    assert "6,279,498" in capsys.readouterr().out
+    assert main(["summary", "--config", str(ROOT / "configs/imagenet_resnet152.py")]) == 0
+    assert "60,192,808" in capsys.readouterr().out
+
+
+def test_summary_asks_for_what_it_cannot_know(capsys):
+    arguments = ["summary", "--config", str(ROOT / "configs/revised.py"), "--config.dataset=a/b"]
+    assert main(arguments) == 2
+    assert "--classes is needed" in capsys.readouterr().err
+    assert main([*arguments, "--classes", "7", "--image-size", "64"]) == 0
+    assert "7 classes" in capsys.readouterr().out
+    assert main([*arguments, "--classes", "7", "--image-size", "8"]) == 2
+    assert "config.design.pool_size is 4" in capsys.readouterr().err
+
+
+def test_evaluate_gives_the_last_epochs_figures(tiny_run, capsys):
+    assert main(["evaluate", "--workdir", str(tiny_run), "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    last = read_metrics(tiny_run / "metrics.jsonl")[-1]
+    assert figures["images"] == 90 and figures["step"] == last["step"]
+    assert figures["test_accuracy"] == last["test_accuracy"]
+    assert figures["test_loss"] == pytest.approx(last["test_loss"], rel=1e-5)
+
+
+def test_predict_prints_class_names_with_probabilities(tiny_run, digit, capsys):
+    assert main(["predict", "--workdir", str(tiny_run), str(digit), "--json", "--top", "10"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["file"] == str(digit)
+    probabilities = [p["probability"] for p in answer["predictions"]]
+    assert sorted(p["class"] for p in answer["predictions"]) == list("0123456789")
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert sum(probabilities) == pytest.approx(1, abs=1e-5)
+
+
+def test_predict_answers_the_other_files_when_one_is_bad(tiny_run, digit, tmp_path, capsys):
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"no image")
+    assert main(["predict", "--workdir", str(tiny_run), str(bad), str(digit)]) == 2
+    captured = capsys.readouterr()
+    assert str(bad) in captured.err and str(digit) in captured.out
+    assert len(captured.out.splitlines()) == 6
+
+
+def test_export_writes_the_weights_under_flat_names(tiny_run, tmp_path, capsys):
+    output = tmp_path / "weights.safetensors"
+    assert main(["export", "--workdir", str(tiny_run), "--output", str(output)]) == 0
+    arrays = load_file(output)
+    trained = load_trained(tiny_run)
+    np.testing.assert_array_equal(
+        arrays["params/head/kernel"], trained.variables["params"]["head"]["kernel"]
+    )
+    np.testing.assert_array_equal(
+        arrays["batch_stats/stem_norm/var"], trained.variables["batch_stats"]["stem_norm"]["var"]
+    )
+    with safe_open(output, "numpy") as file:
+        assert json.loads(file.metadata()["class_names"]) == list("0123456789")
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict", "export", "plot"])
+def test_a_folder_that_is_no_run_is_one_line(command, tmp_path, capsys):
+    extra = {"predict": ["x.png"], "export": ["--output", "x"]}.get(command, [])
+    assert main([command, "--workdir", str(tmp_path), *extra]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and str(tmp_path) in error and error.count("\n") == 1
+
+
+def test_a_damaged_config_is_named(tiny_run, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    (run / "config.json").write_text("{")
+    assert main(["evaluate", "--workdir", str(run)]) == 2
+    assert "config.json" in capsys.readouterr().err
+
+
+def test_help_needs_no_jax():
+    code = (
+        "import sys; sys.argv = ['flax_resnet', '--help']\n"
+        "import runpy\n"
+        "try: runpy.run_module('flax_resnet', run_name='__main__')\n"
+        "except SystemExit as e: assert e.code == 0\n"
+        "assert 'jax' not in sys.modules"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    for command in ("summary", "design", "evaluate", "predict", "plot", "export", "paper"):
+        assert command in result.stdout

@@ -1,0 +1,34 @@
+import jax
+import pytest
+
+from flax_resnet.config.conv_choice import choose_conv, winograd_work
+from flax_resnet.config.load import load_config
+from tests.conftest import ROOT
+
+IMAGE = (32, 32, 3)
+
+
+def config(*overrides: str):
+    return load_config(ROOT / "configs/revised.py", [f"--config.{o}" for o in overrides])
+
+
+def test_the_work_is_that_of_the_3x3_convolutions_of_stride_1():
+    # Two in the first block and one in each other, 37,748,736 multiply-adds each (the image
+    # halves where the channels double); not the stem, which has 3 channels.
+    assert winograd_work(config(), IMAGE) == [32 * 32 * 9 * 64 * 64] * 5
+
+
+@pytest.mark.parametrize(
+    ("overrides", "images", "devices", "expected"),
+    [
+        ((), 2_500_000, 1, "winograd"),
+        ((), 128, 1, "native"),  # it would not pay
+        (("dtype=bfloat16",), 2_500_000, 1, "native"),
+        ((), 2_500_000, 2, "native"),
+        (("conv=winograd",), 128, 2, "winograd"),
+        (("conv=native",), 2_500_000, 1, "native"),
+    ],
+)
+def test_auto_takes_winograd_on_one_cpu_where_it_pays(overrides, images, devices, expected):
+    chosen = choose_conv(config(*overrides), IMAGE, images, jax.devices()[:devices])
+    assert chosen == expected

@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+
+from flax_resnet.process.errors import UserError
+from tests.dataset_files import load, write_npz
+
+
+def test_validation_images_are_held_out_of_the_training_images(tmp_path):
+    write_npz(
+        tmp_path / "a.npz",
+        x_train=np.arange(10, dtype=np.uint8)[:, None, None] * np.ones((1, 4, 4), np.uint8),
+    )
+    dataset = load(tmp_path / "a.npz", tmp_path)
+    rest, images, labels = dataset.split_validation(3, seed=1)
+    held_out, kept = images[:, 0, 0, 0], rest.train_images[:, 0, 0, 0]
+    assert sorted([*held_out, *kept]) == list(range(10)) and len(held_out) == 3
+    np.testing.assert_array_equal(labels, held_out % 3)
+    np.testing.assert_array_equal(rest.train_labels, kept % 3)
+    assert rest.test_images is dataset.test_images and rest.digest != dataset.digest
+
+
+def test_validation_split_depends_on_the_seed_only(tmp_path):
+    write_npz(tmp_path / "a.npz")
+    dataset = load(tmp_path / "a.npz", tmp_path)
+    digests = [dataset.split_validation(4, seed)[0].digest for seed in (0, 0, 1)]
+    assert digests[0] == digests[1] != digests[2]
+    assert dataset.split_validation(0, 0)[0].digest == dataset.digest
+
+
+@pytest.mark.parametrize("num", [10, 11, -1])
+def test_validation_split_that_leaves_no_training_images_is_refused(tmp_path, num):
+    write_npz(tmp_path / "a.npz")
+    with pytest.raises(UserError, match="from 0 to 9"):
+        load(tmp_path / "a.npz", tmp_path).split_validation(num, seed=0)
+
+
+def test_first_keeps_the_first_images(tmp_path):
+    fields = write_npz(tmp_path / "a.npz")
+    dataset = load(tmp_path / "a.npz", tmp_path)
+    few = dataset.first(2, 1)
+    np.testing.assert_array_equal(few.train_images, fields["x_train"][:2])
+    assert (len(few.train_labels), len(few.test_labels), few.num_classes) == (2, 1, 3)
+    assert dataset.first(None, 99).digest == dataset.digest
+    with pytest.raises(UserError, match="at least 1"):
+        dataset.first(0, None)
+
+
+def test_digest_is_of_the_content_alone(tmp_path):
+    (tmp_path / "other").mkdir()
+    for path in (tmp_path / "a.npz", tmp_path / "other" / "b.npz"):
+        write_npz(path)
+    one = load(tmp_path / "a.npz", tmp_path)
+    two = load(tmp_path / "other" / "b.npz", tmp_path)
+    assert one.digest == two.digest and len(one.digest) == 64
+    write_npz(tmp_path / "a.npz", class_names=np.array(["x", "y", "z"]))
+    assert load(tmp_path / "a.npz", tmp_path).digest != one.digest

@@ -1,0 +1,79 @@
+"""Each replaced convolution against jax.lax's own, forward and both gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from flax_resnet.models.cpu import conv as cpu_conv
+from flax_resnet.models.resnet import Design, ResNet
+
+
+def compare(shape: tuple[int, ...], features: int, size: int, strides: int, bound: float) -> None:
+    keys = jax.random.split(jax.random.key(0), 3)
+    x = jax.random.normal(keys[0], shape)
+    kernel = jax.random.normal(keys[1], (size, size, shape[-1], features))
+    kernel /= np.sqrt(size * size * shape[-1])
+    padding = ((size // 2,) * 2,) * 2
+
+    def outputs(convolve):
+        def f(x, kernel):
+            return convolve(
+                x, kernel, (strides, strides), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+            )
+
+        y, vjp = jax.vjp(f, x, kernel)
+        return y, *vjp(jax.random.normal(keys[2], y.shape))
+
+    ours = jax.jit(lambda: outputs(cpu_conv.conv_general_dilated))()
+    native = jax.jit(lambda: outputs(lax.conv_general_dilated))()
+    for name, a, b in zip(("y", "dx", "dkernel"), ours, native, strict=True):
+        error = float(jnp.abs(a - b).max() / jnp.abs(b).max())
+        assert error < bound, f"{name}: {error:.1e}"
+
+
+@pytest.mark.parametrize(
+    ("shape", "features", "size", "strides"),
+    [
+        ((4, 32, 32, 64), 64, 3, 1),
+        ((4, 16, 16, 128), 128, 3, 1),
+        ((4, 8, 8, 256), 256, 3, 1),
+        ((4, 4, 4, 512), 512, 3, 1),
+        ((4, 32, 32, 64), 128, 3, 2),
+        ((4, 16, 16, 128), 256, 3, 2),
+        ((4, 8, 8, 256), 512, 3, 2),
+        ((4, 32, 32, 64), 128, 1, 2),
+        ((4, 16, 16, 128), 256, 1, 2),
+        ((4, 8, 8, 256), 512, 1, 2),
+    ],
+    ids=str,
+)
+def test_each_convolution_of_the_revised_network(shape, features, size, strides):
+    compare(shape, features, size, strides, 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("shape", "features", "size", "strides"),
+    [
+        ((3, 14, 14, 16), 16, 3, 1),  # not a multiple of the tile
+        ((5, 7, 7, 16), 24, 3, 2),  # odd side, odd batch
+        ((7, 4, 12, 16), 8, 3, 1),  # not square
+        ((2, 12, 12, 3), 16, 3, 1),  # a stem: native
+        ((2, 12, 12, 16), 16, 5, 1),  # native
+        ((2, 9, 9, 16), 16, 1, 1),
+    ],
+    ids=str,
+)
+def test_other_shapes(shape, features, size, strides):
+    compare(shape, features, size, strides, 1e-4)
+
+
+def test_a_network_gives_the_same_logits_from_the_same_weights():
+    design = Design((1, 1), (16, 32), (3, 3), (1, 1), pool_size=None)
+    images = jax.random.normal(jax.random.key(1), (4, 16, 16, 3))
+    native = ResNet(design, 10)
+    variables = native.init(jax.random.key(0), images)
+    fast = ResNet(design, 10, convolve=cpu_conv.conv_general_dilated)
+    ours, expected = (np.asarray(model.apply(variables, images)) for model in (fast, native))
+    np.testing.assert_allclose(ours, expected, atol=1e-4)

@@ -1,0 +1,86 @@
+import dataclasses
+
+import pytest
+
+from flax_resnet.models.designs import MODELS
+from flax_resnet.models.resnet import Design, ResNet
+from flax_resnet.paper.architecture import Architecture, read_architecture
+from flax_resnet.paper.architecture_figure import architecture_figure
+
+TINY = Design((1, 2), (4, 8), (3, 3), (1, 1), None)
+
+
+def read(design: Design) -> Architecture:
+    return read_architecture(ResNet(design, 10), (32, 32, 3))
+
+
+def all_params(architecture: Architecture) -> int:
+    boxes = sum(box.params for box in (*architecture.stem, *architecture.head))
+    for stage in architecture.stages:
+        for block in stage:
+            own = [*block.branch, *([block.projection] if block.projection else [])]
+            boxes += block.repeats * sum(box.params for box in own)
+    return boxes
+
+
+@pytest.mark.parametrize("name", ["revised", "resnet18", "plain20", "resnet20"])
+def test_boxes_hold_every_parameter(name: str):
+    architecture = read(MODELS[name])
+    assert all_params(architecture) == architecture.params
+
+
+def test_revised_network_is_that_of_figure_4():
+    architecture = read(MODELS["revised"])
+    blocks = [stage[0] for stage in architecture.stages]
+    assert [len(stage) for stage in architecture.stages] == [1, 1, 1, 1]
+    assert [block.shortcut for block in blocks] == ["identity", *["projection"] * 3]
+    assert [b.text for b in blocks[1].branch] == [
+        "3x3 conv, 128, stride 2", "3x3 conv, 128, stride 1",
+    ]  # fmt: skip
+    assert blocks[1].projection is not None
+    assert blocks[1].projection.text == "1x1 conv, 128, stride 2"
+    assert [box.text for box in architecture.head] == ["average pool, 4x4", "linear, 512 to 10"]
+    assert [box.after for box in blocks[0].branch] == ["BatchNorm, ReLU", "BatchNorm"]
+
+
+def test_blocks_alike_are_drawn_once():
+    first, second = read(dataclasses.replace(TINY, stage_sizes=(3, 3))).stages
+    assert [block.repeats for block in first] == [3]
+    assert [(block.shortcut, block.repeats) for block in second] == [
+        ("projection", 1), ("identity", 2),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("shortcut", "kinds"),
+    [("pad", ["pad", "identity"]), ("none", ["none", "none"])],
+)
+def test_shortcuts_without_parameters_are_told_apart(shortcut: str, kinds: list[str]):
+    second = read(dataclasses.replace(TINY, shortcut=shortcut)).stages[1]
+    assert [block.shortcut for block in second] == kinds
+    last = second[0].branch[-1]
+    assert last.after == ("BatchNorm, ReLU" if shortcut == "none" else "BatchNorm")
+
+
+@pytest.mark.parametrize("name", ["revised", "plain20", "resnet56"])
+def test_drawing_shows_every_layer_inside_its_edges(name: str):
+    architecture = read(MODELS[name])
+    figure = architecture_figure(architecture, "a title")
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    written = [text.get_text() for text in axes.texts]
+    for stage in architecture.stages:
+        for block in stage:
+            assert all(box.text in written for box in block.branch)
+    width, height = figure.get_size_inches()
+    for text in axes.texts:
+        box = text.get_window_extent().transformed(figure.dpi_scale_trans.inverted())
+        assert 0 <= box.x0 <= box.x1 <= width and 0 <= box.y0 <= box.y1 <= height, text
+
+
+def test_bottlenecks_are_drawn():
+    design = MODELS["imagenet_resnet50"]
+    architecture = read_architecture(ResNet(design, 1000), (224, 224, 3))
+    assert architecture.stem[-1].text == "max pool, 3x3, stride 2"
+    assert [sum(b.repeats for b in stage) for stage in architecture.stages] == [3, 4, 6, 3]
+    architecture_figure(architecture, "ResNet-50").draw_without_rendering()

@@ -1,0 +1,57 @@
+import io
+import subprocess
+import sys
+
+import pytest
+
+from flax_resnet.process.console import exit_code
+from flax_resnet.process.errors import UserError
+from tests.conftest import ROOT
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (UserError("config.x is wrong"), "error: config.x is wrong"),
+        (OSError(28, "No space left on device", "out.png"), "No space left on device: 'out.png'"),
+        (MemoryError(), "out of memory"),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes"), "config.batch_size"),
+    ],
+)
+def test_what_the_user_can_put_right_is_one_line_and_exit_code_2(error, words, capsys):
+    def command() -> int:
+        raise error
+
+    assert exit_code(command) == 2
+    line = capsys.readouterr().err
+    assert words in line and line.startswith("error: ") and line.count("\n") == 1
+
+
+def test_a_mistake_of_the_program_keeps_its_traceback():
+    def command() -> int:
+        raise KeyError("mistake")
+
+    with pytest.raises(KeyError):
+        exit_code(command)
+
+
+def test_a_name_that_the_terminal_cannot_show_is_printed_escaped(monkeypatch):
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
+    assert exit_code(lambda: print("élan \udcff") or 0) == 0
+    assert raw.getvalue() == b"\\xe9lan \\udcff\n"
+
+
+def test_a_reader_that_closes_the_pipe_sees_no_traceback():
+    code = (
+        "import sys; from flax_resnet.process.console import exit_code\n"
+        "sys.exit(exit_code(lambda: [print('line') for _ in range(100_000)] and 0))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.read(5)
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait(timeout=60) == 141

@@ -1,0 +1,56 @@
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CODE = """
+import resource, sys
+from flax_resnet.process.malloc import keep_freed_memory
+if "keep" in sys.argv:
+    assert keep_freed_memory()
+b"x" * (64 << 20)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    b"x" * (64 << 20)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+def test_freed_memory_is_used_again_without_being_mapped_anew():
+    faults = {
+        argument: int(subprocess.check_output([sys.executable, "-c", CODE, argument]))
+        for argument in ("keep", "leave")
+    }
+    pages = 10 * (64 << 20) // 4096
+    assert faults["leave"] > pages / 2, "nothing to gain here"
+    assert faults["keep"] < pages / 100
+
+
+HUGE_PAGES = """
+import re
+from flax_resnet.process.malloc import keep_freed_memory
+before = open("/proc/self/status").read()
+assert keep_freed_memory()
+after = open("/proc/self/status").read()
+resident = [int(re.search(r"VmRSS:\\s+(\\d+)", text)[1]) for text in (before, after)]
+block = b"x" * (64 << 20)
+huge = re.search(r"AnonHugePages:\\s+(\\d+)", open("/proc/self/smaps_rollup").read())[1]
+print(resident[1] - resident[0], huge)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+def test_large_blocks_lie_in_huge_pages_and_none_are_taken_in_advance():
+    try:
+        enabled = Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text()
+    except FileNotFoundError:
+        enabled = "[never]"
+    if "[never]" in enabled:
+        pytest.skip("the system lends no huge pages")
+    output = subprocess.check_output([sys.executable, "-c", HUGE_PAGES], text=True)
+    more_resident_kb, huge_kb = map(int, output.split())
+    assert more_resident_kb < 8 << 10
+    assert huge_kb > 32 << 10

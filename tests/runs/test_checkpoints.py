@@ -1,0 +1,193 @@
+import gc
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from orbax.checkpoint import v1 as ocp
+
+from flax_resnet.engine.state import MetricSums, TrainState
+from flax_resnet.process.errors import UserError
+from flax_resnet.runs.checkpoints import Checkpoints, Saved
+
+
+def make_saved(step: int, evaluated: bool = True) -> Saved:
+    """A state whose every number is the step."""
+
+    def full(*shape: int) -> jax.Array:
+        return jnp.full(shape, float(step))
+
+    state = TrainState(
+        jnp.asarray(step), {"kernel": full(300, 7)}, {"mean": full(3)}, {"mu": full(300, 7)}
+    )
+    return Saved(state, MetricSums.zeros(), seconds=0.5 * step, evaluated=evaluated)
+
+
+def save_all(folder: Path, accuracies: list[float], keep_best: bool = True) -> None:
+    checkpoints = Checkpoints(folder, keep_best=keep_best)
+    for step, accuracy in enumerate(accuracies, start=1):
+        checkpoints.save(make_saved(step), step, val_accuracy=accuracy)
+    checkpoints.close()
+
+
+def restore(folder: Path, which: Any = "last") -> Saved:
+    checkpoints = Checkpoints(folder, keep_best=True, read_only=True)
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    saved = checkpoints.restore(make_saved(0), sharding, which)
+    checkpoints.close()
+    return saved
+
+
+def steps(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_the_last_two_are_kept(tmp_path):
+    save_all(tmp_path, [0.1, 0.2, 0.3, 0.4], keep_best=False)
+    assert steps(tmp_path) == {"3", "4"}
+
+
+def test_the_best_and_the_last_two_are_kept_whatever_is_nan(tmp_path):
+    save_all(tmp_path, [0.5, 0.9, 0.8, 0.1, math.nan, 0.2, 0.3])
+    assert steps(tmp_path) == {"2", "6", "7"}
+    assert int(restore(tmp_path, "best").state.step) == 2
+    assert int(restore(tmp_path).state.step) == 7
+
+
+def test_what_is_saved_comes_back(tmp_path):
+    save_all(tmp_path, [0.5, 0.6])
+    saved = restore(tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, saved.state, make_saved(2).state)
+    assert (saved.seconds, saved.evaluated) == (1.0, True)
+
+
+def test_a_step_can_be_saved_again(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep_best=True)
+    checkpoints.save(make_saved(1, evaluated=False), 1)
+    checkpoints.save(make_saved(1), 1, val_accuracy=0.7)
+    checkpoints.close()
+    assert restore(tmp_path, "best").evaluated
+
+
+def test_arrays_may_be_overwritten_while_they_are_being_written(tmp_path):
+    overwrite = jax.jit(lambda s: jax.tree.map(lambda x: x * 0 - 1, s), donate_argnums=0)
+    checkpoints = Checkpoints(tmp_path, keep_best=False)
+    for step in range(1, 6):
+        saved = make_saved(step)
+        expected = jax.tree.map(np.array, saved.state)
+        checkpoints.save(saved, step)
+        state = saved.state
+        for _ in range(5):
+            state = overwrite(state)
+        jax.block_until_ready(state)
+        checkpoints.wait()
+        jax.tree.map(np.testing.assert_array_equal, restore(tmp_path).state, expected)
+    checkpoints.close()
+
+
+def test_an_empty_folder_holds_no_checkpoint(tmp_path):
+    with pytest.raises(UserError, match="holds no last checkpoint"):
+        restore(tmp_path)
+
+
+def test_what_a_killed_process_left_half_written_goes(tmp_path):
+    save_all(tmp_path, [0.5])
+    (tmp_path / "writing-2/arrays").mkdir(parents=True)
+    assert int(restore(tmp_path).state.step) == 1  # reading leaves the folder as it is
+    assert steps(tmp_path) == {"1", "writing-2"}
+    Checkpoints(tmp_path, keep_best=True).close()
+    assert steps(tmp_path) == {"1"}
+
+
+def test_a_step_saved_again_replaces_nothing_before_it_is_complete(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep_best=False)
+    checkpoints.save(make_saved(1, evaluated=False), 1)
+    checkpoints.save(make_saved(1), 1)
+    checkpoints.close()
+    assert steps(tmp_path) == {"1-not-evaluated", "1"}
+    assert restore(tmp_path).evaluated
+
+
+def test_a_damaged_checkpoint_is_put_aside_and_the_one_before_it_taken(tmp_path):
+    save_all(tmp_path, [0.1, 0.2])
+    file = next(p for p in (tmp_path / "2/arrays").rglob("*") if p.is_file() and p.stat().st_size)
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    lines: list[str] = []
+    checkpoints = Checkpoints(tmp_path, keep_best=True, log=lines.append)
+    latest = checkpoints.latest
+    checkpoints.close()
+    assert latest is not None and latest.step == 1
+    assert file.name in lines[0] and "is damaged" in lines[0]
+    assert steps(tmp_path) == {"1", "damaged-2"}
+    assert int(restore(tmp_path).state.step) == 1
+
+
+def test_damaged_checkpoints_alone_are_no_fresh_start(tmp_path):
+    save_all(tmp_path, [0.1])
+    (tmp_path / "1/manifest.json").unlink()
+    for _ in range(2):
+        with pytest.raises(UserError, match="damaged checkpoints alone"):
+            _ = Checkpoints(tmp_path, keep_best=True).latest
+
+
+def test_saving_again_and_again_leaves_nothing_in_memory(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep_best=False)
+    saved = make_saved(1)
+
+    def save_twenty() -> int:
+        """Memory blocks that Python holds more afterwards."""
+        gc.collect()
+        before = sys.getallocatedblocks()
+        for step in range(20):
+            checkpoints.save(saved, step)
+            checkpoints.wait()
+        gc.collect()
+        return sys.getallocatedblocks() - before
+
+    for _ in range(3):  # what is made once, by chance as late as in the second twenty
+        save_twenty()
+    blocks_a_save = save_twenty() / 20
+    checkpoints.close()
+    assert blocks_a_save < 10  # 261 in orbax's default format
+
+
+def test_an_empty_folder_is_no_checkpoint(tmp_path):
+    save_all(tmp_path, [0.1])
+    (tmp_path / "9").mkdir()
+    assert int(restore(tmp_path).state.step) == 1
+
+
+def test_a_checkpoint_of_one_common_file_is_read(tmp_path, monkeypatch):
+    # As earlier versions of this program wrote them.
+    monkeypatch.setattr("flax_resnet.runs.checkpoints._FILE_AN_ARRAY", ocp.options.ArrayOptions())
+    save_all(tmp_path, [0.1, 0.2])
+    assert list((tmp_path / "2").rglob("manifest.ocdbt"))
+    saved, expected = restore(tmp_path), make_saved(2)
+    for found, made in zip(
+        jax.tree.leaves(saved.state), jax.tree.leaves(expected.state), strict=True
+    ):
+        np.testing.assert_array_equal(found, made)
+
+
+def test_another_networks_checkpoint_is_refused_and_stays(tmp_path):
+    save_all(tmp_path, [0.1])
+    checkpoints = Checkpoints(tmp_path, keep_best=True)
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    for params, difference in [
+        ({"kernel": jnp.zeros((5, 5))}, r"state/params/kernel has shape \(300, 7\), not \(5, 5\)"),
+        ({"kernel": jnp.zeros((300, 7)), "bias": jnp.zeros(7)}, "it lacks state/params/bias"),
+        ({}, "it has state/params/kernel besides"),
+    ]:
+        other = make_saved(0)
+        other.state.params.clear()
+        other.state.params.update(params)
+        with pytest.raises(UserError, match=f"is whole, but not of this network: {difference}"):
+            checkpoints.restore(other, sharding)
+    checkpoints.close()
+    assert steps(tmp_path) == {"1"}
