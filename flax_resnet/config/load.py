@@ -16,6 +16,9 @@ from flax_resnet.models.designs import MODELS
 from flax_resnet.models.resnet import Design
 from flax_resnet.process.errors import UserError, reason, shortened
 
+FORMAT = 2
+MAX_IMAGE_SIDE = 8192
+
 # Fields that change no number of a run: they may differ when it goes on.
 FREE_FIELDS = frozenset(
     {

@@ -40,7 +40,7 @@ def train_runs(
     """
     for run, config in runs:
         _check_unchanged(folder / run.name, config)
-    with StopRequest() as stop:
+    with StopRequest().listening() as stop:
         try:
             for number, (run, config) in enumerate(runs, start=1):
                 log(f"run {number} of {len(runs)}: {run.name}, {_goal(config, until_epoch)}")
@@ -50,23 +50,12 @@ def train_runs(
                     folder / run.name,
                     until_epoch=until_epoch,
                     stop=stop,
-                    log=_named(run.name, log),
                 )
                 if outcome.signum is not None:
                     return outcome.signum
         except Interrupted as stopped:  # with nothing to save, as while it compiles
             return stopped.signum
     return None
-
-
-def _named(name: str, log: Callable[[str], None]) -> Callable[[str], None]:
-    """Takes a run's lines; the layer table, which stands in its summary.txt, is left out."""
-
-    def log_line(line: str) -> None:
-        if "\n" not in line:
-            log(f"{name}: {line}")
-
-    return log_line
 
 
 def _goal(config: ConfigDict, until_epoch: int | None) -> str:

@@ -151,9 +151,8 @@ class Figures:
     def __call__(self, random: Random) -> None:
         from configs.base import get_config
         from flax_resnet.plots import curves as plots
-        from flax_resnet.runs.metrics_log import read_metrics
+        from flax_resnet.runs.metrics_log import describe_row, read_metrics
         from flax_resnet.runs.reference_log import read_reference
-        from flax_resnet.training.loop import describe_row
 
         self._metrics.write_bytes(self._lines)
         self._log.write_bytes(self._csv)
