@@ -9,6 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from flax_resnet.config import load as configs
+from flax_resnet.config.compat import check_may_resume
 from flax_resnet.config.fields import IMAGE_SIDE
 from flax_resnet.process.errors import UserError, reason
 from flax_resnet.process.files import write_text
@@ -81,13 +82,7 @@ class RunFolder:
           UserError: naming the field that differs, its old and new value.
         """
         if self.config_file.exists():
-            changed = configs.changed_field(self.config(), config)
-            if changed:
-                field, old, new = changed
-                raise UserError(
-                    f"{self.path} was made with config.{field}={old!r}, and now it is {new!r}: "
-                    "give the old value, or another --workdir"
-                )
+            check_may_resume(str(self.path), self.config(), config, "--workdir")
         elif self.checkpoints.exists():
             raise UserError(
                 f"{self.path} has checkpoints but no config.json: give another --workdir"
@@ -136,7 +131,7 @@ class RunFolder:
         names, shape = info.class_names, info.image_shape
         if not names or not all(isinstance(name, str) for name in names):
             raise UserError(f"{self.data_file} is damaged: class_names must be a list of names")
-        if len(shape) != 3 or shape[2] != 3 or not all(IMAGE_SIDE[0](side) for side in shape):
+        if len(shape) != 3 or shape[2] != 3 or not all(IMAGE_SIDE(side) for side in shape):
             raise UserError(f"{self.data_file} is damaged: image_shape must be [height, width, 3]")
         return info
 
