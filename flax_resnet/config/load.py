@@ -22,7 +22,9 @@ from flax_resnet.process.errors import Code, UserError, reason, shortened
 
 _PACKAGE = Path(__file__).parents[1]
 # Part of an installed package, beside the package in a checkout.
-CONFIGS = next(p / "configs" for p in (_PACKAGE, _PACKAGE.parent) if (p / "configs").is_dir())
+CONFIGS = _PACKAGE / "configs"
+if not CONFIGS.is_dir():
+    CONFIGS = _PACKAGE.parent / "configs"
 _GROUPS = {name[: dot.start()] for name in FIELDS for dot in re.finditer(r"\.", name)}
 
 # What other programs have, by the words of a field's name.
