@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from flax_resnet.config.load import changed_field
+from flax_resnet.config.compat import check_may_resume
 from flax_resnet.paper.history import MACHINES_FILE, read_machines
 from flax_resnet.paper.plan import PlannedRun
 from flax_resnet.process.errors import UserError
@@ -66,15 +66,8 @@ def _goal(config: ConfigDict, until_epoch: int | None) -> str:
 
 def _check_unchanged(path: Path, config: ConfigDict) -> None:
     run = RunFolder(path)
-    if not run.config_file.exists():
-        return
-    changed = changed_field(run.config(), config)
-    if changed:
-        field, old, new = changed
-        raise UserError(
-            f"{path} was made with config.{field}={old!r}, and now it is {new!r}: "
-            "give the old value, or another --out"
-        )
+    if run.config_file.exists():
+        check_may_resume(str(path), run.config(), config, "--out")
 
 
 def _note_machine(path: Path) -> None:

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import jax
 
-from flax_resnet.config.load import FORMAT
+from flax_resnet.config.fields import FORMAT
 from flax_resnet.engine.state import MetricSums, TrainState
 from flax_resnet.process.errors import UserError
 from flax_resnet.runs import storage

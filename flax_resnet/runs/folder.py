@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 from ml_collections import ConfigDict
 
 from flax_resnet.config import load as configs
+from flax_resnet.config.compat import check_may_resume
+from flax_resnet.config.fields import IMAGE_SIDE
 from flax_resnet.process.errors import UserError, reason
 from flax_resnet.process.files import write_text
 
@@ -102,8 +104,7 @@ class RunFolder:
         """Checks that a run which has checkpoints may resume under `config`.
 
         Raises:
-          UserError: naming the field that differs with its old and new value, or the format of a
-            run that an older version began.
+          UserError: naming the field that differs with its old and new value.
         """
         if not self.config_file.exists():
             raise UserError(
@@ -111,31 +112,7 @@ class RunFolder:
                 code="missing",
                 field=str(self.config_file),
             )
-        changed = configs.changed_field(self.config(), config)
-        if changed:
-            field, old, new = changed
-            raise UserError(
-                f"{self.path} was made with config.{field}={old!r}, and now it is {new!r}: "
-                "restore the old value, or choose another --workdir",
-                code="conflict",
-                field=f"config.{field}",
-            )
-
-    def check_format(self) -> None:
-        """Checks that this version computes what the run's earlier steps were computed with.
-
-        Raises:
-          UserError: an older version began it: the order of its images and the rounding of its
-            BatchNorm were others.
-        """
-        if not self.arithmetic_file.exists():
-            raise UserError(
-                f"{self.path} was begun by flax_resnet 0.1, whose data order and BatchNorm "
-                "rounding differ: resume it with that version, or start a new run from its weights "
-                f"(--config.init_from={self.path} --workdir OTHER)",
-                code="conflict",
-                field=str(self.path),
-            )
+        check_may_resume(str(self.path), self.config(), config, "--workdir")
 
     def claim(self, config: ConfigDict, data: DataInfo, arithmetic: Arithmetic) -> None:
         """Records what the run is, once all of it has loaded and been checked."""
@@ -182,8 +159,7 @@ class RunFolder:
             names, shape = tuple(values["class_names"]), tuple(values["image_shape"])
             if not names or not all(isinstance(name, str) for name in names):
                 raise ValueError("class_names must be a list of names")
-            sides = all(isinstance(n, int) and 0 < n <= configs.MAX_IMAGE_SIDE for n in shape)
-            if len(shape) != 3 or shape[2] != 3 or not sides:
+            if len(shape) != 3 or shape[2] != 3 or not all(map(IMAGE_SIDE, shape)):
                 raise ValueError("image_shape must be [height, width, 3]")
             return DataInfo(**values | {"class_names": names, "image_shape": shape})
 
