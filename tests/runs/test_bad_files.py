@@ -119,7 +119,7 @@ def test_data_information_of_a_run_that_cannot_be_is_named(run, changes, capsys)
     (run / "dataset.json").write_text(json.dumps(values | changes))
     assert main(["predict", "--workdir", str(run), "x.png"]) == 2
     error = capsys.readouterr().err  # more than a line where the tests' check of types was first
-    assert "dataset.json is damaged" in error and next(iter(changes)) in error
+    assert "dataset.json is corrupt" in error and next(iter(changes)) in error
 
 
 @pytest.mark.parametrize(
