@@ -54,7 +54,9 @@ class StopRequest:
         old: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
             for signum in SIGNALS:
-                if signal.getsignal(signum) is not signal.SIG_IGN:  # as under nohup
+                # nohup's wish is kept; a shell that ignores Ctrl-C for its background jobs is not
+                # asked, so that `kill -INT` stops them.
+                if signum == signal.SIGINT or signal.getsignal(signum) is not signal.SIG_IGN:
                     old[signum] = signal.signal(signum, self._handle)
         self._is_listening = bool(old)
         try:

@@ -66,6 +66,16 @@ def test_ignored_signals_stay_ignored():
         signal.signal(signal.SIGHUP, before)
 
 
+def test_ctrl_c_is_heard_even_where_a_shell_ignores_it_for_background_jobs():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with StopRequest().listening() as stop, stop.saving_first():
+            os.kill(os.getpid(), signal.SIGINT)
+            assert stop.signum == signal.SIGINT
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_outside_of_the_main_thread_no_handler_is_set():
     seen: list[bool] = []
 
