@@ -29,7 +29,7 @@ class Rule:
 
     def __call__(self, value: Any) -> bool:
         """Whether a value is allowed."""
-        return self.check(value)
+        return bool(self.check(value))
 
 
 def is_int(value: Any) -> bool:
