@@ -7,7 +7,8 @@ through a whole design space.
 import dataclasses
 import functools
 
-from flax_resnet.models.resnet import EXPANSION, Design
+from flax_resnet.models.blocks import BLOCKS
+from flax_resnet.models.designs import Design
 
 ImageShape = tuple[int, int, int]
 MapShape = tuple[int, int]
@@ -61,7 +62,7 @@ def count(design: Design, num_classes: int, image_shape: ImageShape) -> Cost:
             2 if stage > 0 else 1,
             shape,
         )
-        channels = stage_channels * EXPANSION[design.block]
+        channels = stage_channels * BLOCKS[design.block].expansion
         shape = _halved(shape) if stage > 0 else shape
     pool = (design.pool_size,) * 2 if design.pool_size else shape
     features = channels * (shape[0] // pool[0]) * (shape[1] // pool[1])
@@ -107,7 +108,7 @@ def _layer(
     shape: MapShape,
 ) -> Cost:
     """A residual layer: its first block may change the shape, the others keep it."""
-    features = stage_channels * EXPANSION[block]
+    features = stage_channels * BLOCKS[block].expansion
     outputs = _halved(shape) if strides == 2 else shape
     first_outputs = shape if block == "bottleneck" and bottleneck_stride == "3x3" else outputs
     cost = _branch(block, channels, stage_channels, kernel_size, first_outputs, outputs)
@@ -134,5 +135,5 @@ def _branch(
     return (
         _conv(channels, stage_channels, 1, first_outputs)
         + _conv(stage_channels, stage_channels, kernel_size, outputs)
-        + _conv(stage_channels, stage_channels * EXPANSION[block], 1, outputs)
+        + _conv(stage_channels, stage_channels * BLOCKS[block].expansion, 1, outputs)
     )
