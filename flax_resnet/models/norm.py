@@ -52,7 +52,9 @@ class BatchNorm(nn.Module):
         if not train:
             factor = scale * lax.rsqrt(running_var.value + self.epsilon)
             return ((x - running_mean.value) * factor + bias).astype(self.dtype)
-        normalized: Any = normalize_batch(x, scale, bias, self.epsilon, self.axis_name)
+        normalized: Any = normalize_batch(
+            x, scale, bias, running_mean.value, self.epsilon, self.axis_name
+        )
         y, mean, var = normalized
         if not self.is_initializing():
             count = inputs.size // features
@@ -65,15 +67,20 @@ class BatchNorm(nn.Module):
         return y.astype(self.dtype)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def normalize_batch(
     x: Float[Array, "batch height width channels"],
     scale: Float[Array, " channels"],
     bias: Float[Array, " channels"],
+    shift: Float[Array, " channels"],
     epsilon: float,
     axis_name: str | None,
 ) -> Normalized:
     """Normalizes by the batch's own statistics (Ioffe and Szegedy 2015, algorithm 1).
+
+    The variance is E[(x - shift)^2] - E[x - shift]^2, which is exact for any shift but loses
+    digits as the mean's distance from the shift grows: at 300 standard deviations 2% in float32.
+    Unlike two passes, the mean and then the variance, it reads the images once.
 
     The gradient is written out, as in section 3 of the paper: derived by JAX from the forward
     pass, it reads the images a few times more. None goes through the statistics returned.
@@ -82,26 +89,31 @@ def normalize_batch(
       x: images.
       scale: gamma.
       bias: beta.
+      shift: a guess at the mean, the same on all devices of `axis_name`; the result does not
+        depend on it, so it has no gradient.
       epsilon: added to the variance.
       axis_name: mapped axis over which the statistics are shared; None: those of the local batch.
 
     Returns:
       The normalized images, the mean and the biased variance.
     """
-    return _forward(x, scale, bias, epsilon, axis_name)[0]
+    return _forward(x, scale, bias, shift, epsilon, axis_name)[0]
 
 
 def _forward(
     x: jax.Array,
     scale: jax.Array,
     bias: jax.Array,
+    shift: jax.Array,
     epsilon: float,
     axis_name: str | None,
 ) -> tuple[Normalized, Any]:
-    mean, mean_of_squares = _mean_over_devices(
-        (x.mean((0, 1, 2)), jnp.square(x).mean((0, 1, 2))), axis_name
+    shifted = x - shift
+    mean_shifted, mean_of_squares = _mean_over_devices(
+        (shifted.mean((0, 1, 2)), jnp.square(shifted).mean((0, 1, 2))), axis_name
     )
-    var = jnp.maximum(mean_of_squares - jnp.square(mean), 0)
+    mean = shift + mean_shifted
+    var = jnp.maximum(mean_of_squares - jnp.square(mean_shifted), 0)
     inverse_std = lax.rsqrt(var + epsilon)
     y = (x - mean) * (scale * inverse_std) + bias
     return (y, mean, var), (x, mean, inverse_std, scale)
@@ -109,7 +121,7 @@ def _forward(
 
 def _backward(
     epsilon: float, axis_name: str | None, residuals: Any, cotangents: Normalized
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+) -> tuple[jax.Array, jax.Array, jax.Array, None]:
     x, mean, inverse_std, scale = residuals
     dy = cotangents[0]
     dbias = dy.sum((0, 1, 2))
@@ -118,7 +130,7 @@ def _backward(
     # The statistics' own gradients, from all the images that they were taken over.
     mean_dy, mean_dy_x = _mean_over_devices((dbias / count, dscale / count), axis_name)
     dx = (dy - mean_dy - (x - mean) * (inverse_std * mean_dy_x)) * (scale * inverse_std)
-    return dx, dscale, dbias
+    return dx, dscale, dbias, None
 
 
 normalize_batch.defvjp(_forward, _backward)

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from flax_resnet.models.norm import BatchNorm
 
@@ -80,6 +81,7 @@ def test_batch_norm_over_a_mapped_axis_equals_the_full_batch():
     images = 3 + 2 * jax.random.normal(KEY, (8, 5, 5, 4))
     local = BatchNorm()
     variables = initialized(local, channels=4)
+    variables["batch_stats"]["mean"] = jnp.array([-1.0, 0.0, 2.0, 3.0])
     expected, expected_stats = train(local, variables, images)
 
     shared = BatchNorm(axis_name="devices")
@@ -123,3 +125,38 @@ def test_batch_norm_in_bfloat16_keeps_float32_statistics():
     np.testing.assert_allclose(new["mean"], 0.1 * mean, rtol=1e-5)
     unbiased = np.asarray(images, np.float64).var((0, 1, 2), ddof=1)
     np.testing.assert_allclose(new["var"], 0.9 + 0.1 * unbiased, rtol=1e-4)
+
+
+@pytest.mark.parametrize("ratio", [10, 100, 300, 1000])
+def test_the_variance_keeps_its_digits_far_from_zero(ratio):
+    # Each channel's mean is `ratio` standard deviations from 0 and one from the running mean.
+    images = ratio + jax.random.normal(KEY, (64, 8, 8, 2))
+    norm = BatchNorm(momentum=0.0)
+    variables = initialized(norm, channels=2)
+    variables["batch_stats"]["mean"] = jnp.full(2, ratio + 1.0)
+    out, new = train(norm, variables, images)
+    exact = np.asarray(images, np.float64)
+    np.testing.assert_allclose(new["var"], exact.var((0, 1, 2), ddof=1), rtol=1e-5)
+    np.testing.assert_allclose(new["mean"], exact.mean((0, 1, 2)), rtol=1e-6)
+    expected = (exact - exact.mean((0, 1, 2))) / exact.std((0, 1, 2))
+    # float32 has steps of 6e-5 near 1000.
+    np.testing.assert_allclose(out, expected, atol=1e-4)
+
+
+def test_the_running_mean_changes_neither_output_nor_gradients_in_train_mode():
+    images, weights = jax.random.normal(KEY, (2, 16, 4, 4, 3))
+    norm = BatchNorm()
+    variables = initialized(norm, channels=3)
+
+    def gradients(running_mean: float) -> Any:
+        stats = variables["batch_stats"] | {"mean": jnp.full(3, running_mean)}
+
+        def loss(params: Any, stats: Any, images: jax.Array) -> jax.Array:
+            return (
+                weights * train(norm, {"params": params, "batch_stats": stats}, images)[0]
+            ).sum()
+
+        return jax.value_and_grad(loss, (0, 1, 2))(variables["params"], stats, images)
+
+    shifted, expected = gradients(2.0), gradients(0.0)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), shifted, expected)
