@@ -31,8 +31,8 @@ class Layers:
 
     Attributes:
       weight_init: initial weights, a key of KERNEL_INITS.
-      dtype: dtype of the computation.
-      param_dtype: dtype of parameters and BatchNorm statistics.
+      dtype: dtype of the computation, but for the linear layer.
+      param_dtype: dtype of parameters, BatchNorm statistics and the linear layer.
       axis_name: mapped axis over which BatchNorm shares its statistics; None: the local batch.
       convolve: what computes convolutions.
     """
@@ -72,7 +72,10 @@ class Layers:
         )
 
     def linear(self, features: int, fan_in: int, *, name: str | None = None) -> nn.Dense:
-        """A linear layer; PyTorch's initial bias is uniform in +-1/sqrt(fan_in), He's is zero."""
+        """A linear layer; PyTorch's initial bias is uniform in +-1/sqrt(fan_in), He's is zero.
+
+        In `param_dtype`: bfloat16 would round the logits to 8 bits before the loss.
+        """
         bound = fan_in**-0.5
 
         def uniform(key: jax.Array, shape: tuple[int, ...], dtype: Dtype) -> jax.Array:
@@ -82,7 +85,7 @@ class Layers:
             features,
             kernel_init=KERNEL_INITS[self.weight_init],
             bias_init=uniform if self.weight_init == "pytorch" else nn.initializers.zeros,
-            dtype=self.dtype,
+            dtype=self.param_dtype,
             param_dtype=self.param_dtype,
             name=name,
         )

@@ -18,8 +18,8 @@ class ResNet(nn.Module):
       design: the architecture.
       num_classes: number of logits.
       weight_init: initial weights: 'pytorch' (PyTorch's defaults, the paper's) or 'he_normal'.
-      dtype: dtype of the computation; logits are returned in `param_dtype`.
-      param_dtype: dtype of parameters and BatchNorm statistics.
+      dtype: dtype of the computation up to the last block.
+      param_dtype: dtype of parameters, BatchNorm statistics, average pool and linear layer.
       axis_name: mapped axis over which BatchNorm shares its statistics; None: the local batch.
       convolve: what computes convolutions, in place of jax.lax.conv_general_dilated.
     """
@@ -45,7 +45,6 @@ class ResNet(nn.Module):
                 strides = 2 if stage > 0 and index == 0 else 1
                 name = f"stage{stage + 1}_block{index + 1}"
                 x = BLOCKS[design.block](design, stage, strides, layers, name=name)(x, train)
-        x = AvgPool(design.pool_size, name="head_pool")(x)
+        x = AvgPool(design.pool_size, name="head_pool")(x.astype(self.param_dtype))
         x = x.reshape(x.shape[0], -1)
-        logits = layers.linear(self.num_classes, fan_in=x.shape[-1], name="head")(x)
-        return logits.astype(self.param_dtype)
+        return layers.linear(self.num_classes, fan_in=x.shape[-1], name="head")(x)

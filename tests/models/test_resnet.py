@@ -198,13 +198,14 @@ def test_pool_size_sets_the_features_of_the_linear_layer(pool_size, features):
     assert params["head"]["kernel"].shape == (features, 10)
 
 
-def test_pool_averages_the_last_map():
-    model = ResNet(SMALL, num_classes=2)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_pool_and_head_average_the_last_map_in_float32(dtype):
+    model = ResNet(SMALL, num_classes=2, dtype=dtype)
     images = jax.random.normal(KEY, (3, 8, 8, 3))
     variables = drawn(model, images)
     logits, traced = apply(model, variables, images, capture_intermediates=True)
     head = variables["params"]["head"]
-    means = output_of(traced, "stage2_block1").mean((1, 2))
+    means = output_of(traced, "stage2_block1").astype(jnp.float32).mean((1, 2))
     np.testing.assert_allclose(logits, means @ head["kernel"] + head["bias"], atol=1e-5)
 
 
@@ -214,14 +215,16 @@ def test_whole_map_pool_takes_any_image_size():
 
 
 @pytest.mark.parametrize("train", [False, True])
-def test_bfloat16_computes_in_bfloat16_and_keeps_variables_and_logits_in_float32(train):
+def test_bfloat16_is_the_blocks_alone(train):
     traced = shapes(ResNet(MODELS["revised"], 10, dtype=jnp.bfloat16), (32, 32, 3), train)
     assert traced["logits"].dtype == jnp.float32
     for collection in ("params", "batch_stats"):
         for path, leaf in jax.tree.leaves_with_path(traced[collection]):
             name = jax.tree_util.keystr(path, simple=True, separator="/")
             assert leaf.dtype == jnp.float32, f"{collection} {name} is {leaf.dtype}"
-    for path in [("stem_conv",), ("stage2_block1", "norm1"), ("stage4_block1",), ("head",)]:
+    for name in ("head_pool", "head"):
+        assert output_of(traced, name).dtype == jnp.float32, f"output of {name}"
+    for path in [("stem_conv",), ("stage2_block1", "norm1"), ("stage4_block1",)]:
         assert output_of(traced, *path).dtype == jnp.bfloat16, f"output of {'/'.join(path)}"
 
 
