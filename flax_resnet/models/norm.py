@@ -19,7 +19,8 @@ class BatchNorm(nn.Module):
 
     Normalizes with the biased batch variance, but feeds the running average the unbiased one,
     n / (n - 1) of it, which flax.linen.BatchNorm has no option for. Statistics are computed and
-    kept in `param_dtype` whatever the compute dtype.
+    kept in `param_dtype` whatever the compute dtype. The batch variance is taken around the running
+    mean: exact to rounding once that has followed the batch's mean, after some 50 steps.
 
     Attributes:
       momentum: share of the old running average that is kept; PyTorch's 0.1 is 0.9 here.
