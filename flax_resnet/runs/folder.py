@@ -114,6 +114,21 @@ class RunFolder:
             )
         check_may_resume(str(self.path), self.config(), config, "--workdir")
 
+    def check_arithmetic(self) -> None:
+        """Checks that this version computes as the run's earlier steps were computed.
+
+        Raises:
+          UserError: flax_resnet 0.1 began it, whose BatchNorm rounded otherwise.
+        """
+        if not self.arithmetic_file.exists():
+            raise UserError(
+                f"{self.path} was begun by flax_resnet 0.1, whose BatchNorm rounded differently: "
+                "finish it with that version, or start a new run from its weights "
+                f"(--config.init_from={self.path} --workdir OTHER)",
+                code="conflict",
+                field=str(self.path),
+            )
+
     def claim(self, config: ConfigDict, data: DataInfo, arithmetic: Arithmetic) -> None:
         """Records what the run is, once all of it has loaded and been checked."""
         write_text(self.config_file, configs.to_json(config))

@@ -80,6 +80,7 @@ def train_and_evaluate(
                     final = describe_row(read_metrics(run.metrics_file)[-1])
                     logger.info("%s is finished: %s", run.path, final)
                     return Outcome(None, latest.step)
+                run.check_arithmetic()
             session, progress = open_session(
                 config,
                 run,

@@ -227,8 +227,7 @@ def _arithmetic(
 ) -> Arithmetic:
     """What decides the run's bits; a resumed run keeps its convolutions on the same platform."""
     platform, devices = parallel.devices[0].platform, parallel.num_devices
-    # Runs of flax_resnet 0.1 did not record it.
-    before = run.arithmetic() if resumes and run.arithmetic_file.exists() else None
+    before = run.arithmetic() if resumes else None
     if before is not None and before.platform == platform and config.conv == "auto":
         conv = before.conv
     else:

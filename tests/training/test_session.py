@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from flax_resnet.config.build import build_eval_step
+from flax_resnet.data.load import load_dataset
+from flax_resnet.engine.evaluate import Evaluator
+from flax_resnet.engine.mesh import DataParallel
 from flax_resnet.inference.model import load_trained
 from flax_resnet.process.errors import UserError
 from flax_resnet.runs.folder import RunFolder
@@ -70,23 +74,38 @@ def format1(tmp_path: Path) -> Path:
     return tmp_path / "format1"
 
 
-def test_a_run_of_the_first_version_opens(format1):
+def test_a_run_of_the_first_version_opens_and_answers_as_it_did(format1, one_device, log_lines):
     assert "format" not in json.loads((format1 / "config.json").read_text())
     trained = load_trained(format1)
+    config = trained.config
     assert trained.step == 14 and trained.data.class_names == tuple("0123456789")
+    images = load_dataset("digits").first(config.train_images, config.test_images)
+    parallel = DataParallel(devices=one_device)
+    evaluate = Evaluator(
+        parallel.compile_eval(build_eval_step(config, 10)),
+        parallel,
+        images.test_images,
+        images.test_labels,
+        config.eval_batch_size,
+    )
+    found, expected = evaluate(trained.variables), read_metrics(format1 / "metrics.jsonl")[-1]
+    assert found is not None and found.accuracy == expected["test_accuracy"]
+    assert found.loss == pytest.approx(expected["test_loss"], rel=1e-6)
+    train_and_evaluate(config, format1, devices=one_device)
+    assert "is finished" in log_lines[-1]
 
 
-def test_a_run_of_the_first_version_resumes(format1, tmp_path, one_device):
-    resumed = Path(shutil.copytree(format1, tmp_path / "resumed"))
-    shutil.rmtree(resumed / "checkpoints/14")
-    config = RunFolder(resumed).config()
-    train_and_evaluate(config, resumed, devices=one_device)
-    expected_rows = read_metrics(format1 / "metrics.jsonl")
-    rows = read_metrics(resumed / "metrics.jsonl")
-    for row, expected in zip(rows, expected_rows, strict=True):
-        for name in ("train_loss", "test_loss", "learning_rate"):
-            assert row[name] == pytest.approx(expected[name], rel=1e-4)
-        assert row["step"] == expected["step"]
+def test_an_unfinished_run_of_the_first_version_is_refused_but_gives_its_weights(
+    format1, tmp_path, one_device
+):
+    shutil.rmtree(format1 / "checkpoints/14")
+    config = RunFolder(format1).config()
+    with pytest.raises(UserError, match="0.1") as refused:
+        train_and_evaluate(config, format1, devices=one_device)
+    assert (refused.value.code, refused.value.field) == ("conflict", str(format1))
+    assert load_trained(format1).step == 7
+    config.init_from = str(format1)
+    train_and_evaluate(config, tmp_path / "new", devices=one_device, until_epoch=1)
 
 
 @pytest.mark.parametrize(
