@@ -12,7 +12,7 @@ import jax
 from ml_collections import ConfigDict
 
 from flax_resnet.data.batches import prefetch
-from flax_resnet.engine.mesh import InFlight, PlacedChunk
+from flax_resnet.engine.dispatch import InFlight, PlacedChunk
 from flax_resnet.engine.state import MetricSums
 from flax_resnet.process.errors import UserError
 from flax_resnet.process.signals import StopRequest
@@ -158,7 +158,7 @@ def train_epoch(
     """Trains the rest of an epoch, or up to a stop; at its end it awaits evaluation."""
     steps = session.batches.steps_per_epoch
     epoch_end = (progress.step // steps + 1) * steps
-    in_flight = InFlight(session.parallel, session.steps_per_dispatch)
+    in_flight = InFlight(session.parallel.platform, session.steps_per_dispatch)
     for hook in hooks:
         hook.before_epoch(session, progress)
     progress.start_clock()
@@ -193,7 +193,7 @@ def evaluate_epoch(
     """Evaluates, logs and saves a trained epoch; False: stopped before that."""
     record = make_record(session, progress)
     for name, evaluator in session.evaluators.items():
-        evaluation = evaluator(progress.state.variables, lambda: bool(stop))
+        evaluation = evaluator(progress.state.evaluated, lambda: bool(stop))
         if evaluation is None:
             return False
         record |= {f"{name}_loss": evaluation.loss, f"{name}_accuracy": evaluation.accuracy}
@@ -220,7 +220,7 @@ def make_record(session: Session, progress: Progress) -> Row:
     epoch = progress.step // session.batches.steps_per_epoch
     if not int(sums.batches):
         raise UserError(
-            f"epoch {epoch}: the loss or a gradient of every step was NaN or infinite, so "
+            f"epoch {epoch}: the loss or the new weights of every step were NaN or infinite, so "
             "nothing was learned: lower config.learning_rate in another --workdir",
             code="not_finite",
             field="config.learning_rate",
@@ -260,8 +260,8 @@ def stop_before_non_finite(session: Session, progress: Progress, epoch: int) -> 
     session.checkpoints.wait()
     step_of_epoch = progress.step - (epoch - 1) * session.batches.steps_per_epoch + 1
     raise UserError(
-        f"step {progress.step + 1} (epoch {epoch}, step {step_of_epoch} of it): the loss or a "
-        f"gradient is NaN or infinite; the state before it, of step {progress.step}, is saved in "
+        f"step {progress.step + 1} (epoch {epoch}, step {step_of_epoch} of it): the loss or the "
+        f"new state is NaN or infinite; the state before it, of step {progress.step}, is saved in "
         f"{session.run.path}. Lower config.learning_rate in another --workdir, or skip such steps: "
         "config.on_nan=skip",
         code="not_finite",

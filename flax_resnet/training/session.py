@@ -23,8 +23,9 @@ from flax_resnet.config.load import check_image_size
 from flax_resnet.data.batches import TrainBatches
 from flax_resnet.data.dataset import Dataset
 from flax_resnet.data.load import load_dataset
+from flax_resnet.engine.dispatch import CompiledSteps, PlacedChunk, choose_steps_per_dispatch
 from flax_resnet.engine.evaluate import Evaluator
-from flax_resnet.engine.mesh import CompiledSteps, DataParallel, PlacedChunk
+from flax_resnet.engine.mesh import DataParallel
 from flax_resnet.engine.state import MetricSums, TrainState, init_state
 from flax_resnet.inference.model import load_trained, start_from
 from flax_resnet.models.summary import Summary, format_summary, summarize
@@ -139,7 +140,7 @@ def open_session(
     summary = summarize(build_model(config, dataset.num_classes), dataset.image_shape)
     if latest is None:
         progress = Progress(
-            parallel.replicate(_initial_state(config, data, batches.steps_per_epoch)),
+            parallel.replicate(_initial_state(config, data)),
             parallel.replicate(MetricSums.zeros()),
         )
     else:
@@ -185,7 +186,8 @@ def _split(
     if config.validation_split:
         dataset, images, labels = dataset.split_validation(config.validation_split, config.seed)
         splits["val"] = images, labels
-    steps_per_dispatch = config.steps_per_dispatch or parallel.steps_per_dispatch(
+    steps_per_dispatch = config.steps_per_dispatch or choose_steps_per_dispatch(
+        parallel.platform,
         len(dataset.train_labels) // config.batch_size,
         config.batch_size * dataset.train_images[0].nbytes,
     )
@@ -268,10 +270,10 @@ def _train_steps(
     }
 
 
-def _initial_state(config: ConfigDict, data: DataInfo, steps_per_epoch: int) -> TrainState:
+def _initial_state(config: ConfigDict, data: DataInfo) -> TrainState:
     state = init_state(
         build_model(config, len(data.class_names)),
-        build_optimizer(config, steps_per_epoch),
+        build_optimizer(config),
         data.image_shape,
         config.seed,
     )
@@ -326,4 +328,4 @@ def _compile(session: Session, progress: Progress) -> None:
         placed = session.parallel.place(chunk.images, chunk.labels)
         session.train_steps[placed.batch_size].compile_for(progress.state, progress.sums, placed)
     for evaluator in session.evaluators.values():
-        evaluator.compile(progress.state.variables)
+        evaluator.compile(progress.state.evaluated)

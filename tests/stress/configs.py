@@ -195,7 +195,7 @@ def exercise(config: ConfigDict) -> None:
     rates = [float(schedule(step)) for step in {0, last // 3, last // 2, last}]
     assert all(0 <= rate <= config.learning_rate * 1.0001 for rate in rates), rates
     convolve = CONVOLVE["winograd" if config.conv == "winograd" else "native"]
-    step = build_train_step(config, 10, STEPS_PER_EPOCH, convolve)(None, None)
+    step = build_train_step(config, 10, STEPS_PER_EPOCH, convolve)
     state, sums = abstract_checkpoint(config, 10, (side, side, 3))
     images = jax.ShapeDtypeStruct((2, side, side, 3), jnp.uint8)
     labels = jax.ShapeDtypeStruct((2,), jnp.int32)

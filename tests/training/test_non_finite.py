@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from flax_resnet.config.build import build_model, build_optimizer
+from flax_resnet.config.build import build_model, build_optimizer, build_schedule
 from flax_resnet.engine.state import MetricSums, init_state
 from flax_resnet.engine.steps import make_train_step
 from flax_resnet.inference.model import load_trained
@@ -33,8 +33,12 @@ def normalize(images: Any) -> Any:
 def take_steps(on_nan: Any, batches: list[np.ndarray]) -> list[tuple[Any, MetricSums]]:
     """State and sums after each batch, on the host."""
     config = tiny_config(optimizer="momentum", momentum=0.9)
-    model, optimizer = build_model(config, 3), build_optimizer(config, 1)
-    step = jax.jit(make_train_step(model, optimizer, normalize, on_nan=on_nan))
+    model, optimizer, schedule = (
+        build_model(config, 3),
+        build_optimizer(config),
+        build_schedule(config, 1),
+    )
+    step = jax.jit(make_train_step(model, optimizer, schedule, normalize, on_nan=on_nan))
     state, sums = init_state(model, optimizer, (8, 8, 3), seed=0), MetricSums.zeros()
     after = []
     for images in batches:
