@@ -1,9 +1,11 @@
 """The program's own reductions under jit against NumPy in float64, at the shapes it runs.
 
-jaxlib 0.10.2 computes some fused reductions wrong on a CPU, without a word: of 32,769 rows,
-`jit(vmap(lambda r: sum((m @ r) ** 2)))` gives 1071645696 where 1073741824 is right (jax issue
-39103; 0.10.1 and 0.12.0 give the right number). Reductions whose terms all count the same show
-rows left out or taken twice; these here have such terms.
+jaxlib 0.10.2 silently computes some fused reductions wrong on a CPU (jax issue 39103): for the last
+of 32,769 rows (i, 0, 0), `jit(vmap(lambda r: sum((eye(3) @ r) ** 2)))` gives 1071645696 in place of
+1073741824; 0.12.0 is right. The program has no such reduction of a product over rows, and those
+that it has are right with both versions: so there is no guard. The flag that avoids the fault,
+--xla_cpu_experimental_ynn_fusion_type=-reduce, would make the gradients of the revised network less
+accurate: a median of 2.0e-6 from float64, with it off 0.9e-6, as with 0.12.0.
 """
 
 from typing import Any
