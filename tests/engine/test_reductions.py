@@ -30,7 +30,7 @@ def draw(shape: tuple[int, ...], seed: int = 0, mean: float = 0.0) -> np.ndarray
     return np.random.default_rng(seed).standard_normal(shape, np.float32) + np.float32(mean)
 
 
-def assert_close(got: Any, expected: np.ndarray, bound: float, scale: Any = None) -> None:
+def assert_close(got: Any, expected: Any, bound: float, scale: Any = None) -> None:
     """Within `bound` of `scale`: of what is summed, which may cancel; default: the largest."""
     error = np.abs(np.asarray(got, np.float64) - expected)
     worst = float((error / (np.abs(expected).max() if scale is None else scale)).max())
