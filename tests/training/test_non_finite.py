@@ -115,7 +115,7 @@ def test_a_run_resumes_without_the_steps(tmp_path, one_device, log_lines):
 
 def test_an_epoch_without_a_finite_step_ends_in_one_line(tmp_path, one_device):
     config = exploding(on_nan="skip", num_epochs=2)
-    with pytest.raises(UserError, match="epoch 2: the loss or a gradient of every step"):
+    with pytest.raises(UserError, match="epoch 2: the loss or the new weights of every step"):
         train_and_evaluate(config, tmp_path / "run", devices=one_device)
 
 
