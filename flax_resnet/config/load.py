@@ -31,6 +31,18 @@ FREE_FIELDS = frozenset(
 )
 
 
+def default_config() -> ConfigDict:
+    """Every field's default."""
+    return load_config(find_config("base"))
+
+
+def find_config(name_or_path: str | Path) -> Path:
+    """A path that exists, else the config of that name in the checkout."""
+    path = Path(name_or_path)
+    named = Path(__file__).parents[2] / "configs" / f"{name_or_path}.py"
+    return named if not path.exists() and named.exists() else path
+
+
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> ConfigDict:
     """Runs a config file's get_config, applies overrides, checks every field.
 
