@@ -92,7 +92,7 @@ def _at_a_glance(
         blocks.append(Paragraph(text))
     trained: list[History] = list(histories.values())
     if trained and (short := scope(trained)):
-        blocks.append(Paragraph(f"These are not the full recipes: {short}."))
+        blocks.append(Paragraph(f"These runs are {short}."))
     rows = [(section.title, section.outcome) for section in sections]
     blocks.append(Table(("section", "outcome"), rows, "ll", caption="Outcomes"))
     return Section("outcomes", "At a glance", "", tuple(blocks))
