@@ -1,5 +1,4 @@
 import json
-import shutil
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -308,13 +307,8 @@ def test_comparison_is_written_in_the_format_of_its_name(
     assert output.read_bytes().startswith(start)
 
 
-def test_command_redraws_a_real_run(
-    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = tmp_path / "run"
-    run.mkdir()
-    for name in ("config.json", "metrics.jsonl"):
-        shutil.copy(tiny_run / name, run)
+def test_command_redraws_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path / "run", make_rows(2)).path
     assert main(["plot", "--workdir", str(run)]) == 0
     paths = capsys.readouterr().out.split()
     assert paths == [str(run / "loss.png"), str(run / "accuracy.png")]

@@ -123,7 +123,7 @@ def test_a_race_leaves_standings_and_the_winners_config(tmp_path, capsys):
     arguments = ["design", "race", "--config", str(ROOT / "configs/quickstart.py")]
     arguments += ["--stages", "2", "--blocks", "1", "--channels", "2,4", "--shortcut-kernels", "1"]
     arguments += ["--rows", "1-2", "--epochs", "1", "--train-images", "100", "--out", str(tmp_path)]
-    arguments += ["--config.test_images=10", "--config.batch_size=32"]
+    arguments += ["--config.test_images=10", "--config.batch_size=32", "--config.conv=native"]
     assert main(arguments) == 0
     standings = (tmp_path / "standings.txt").read_text()
     assert standings in capsys.readouterr().out
