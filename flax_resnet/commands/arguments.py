@@ -1,11 +1,16 @@
-"""Arguments that several commands share."""
+"""The arguments of the commands. This file imports no JAX, so that --help is fast."""
 
 import argparse
-import math
-from collections.abc import Callable
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING
 
+from flax_resnet.commands.argument_types import positive
 from flax_resnet.process.errors import UserError
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
+    from flax_resnet.config.fields import Rule
 
 # Classes and image sides of well-known sets: counting a network must need no data.
 KNOWN_SETS = {
@@ -19,58 +24,56 @@ KNOWN_SETS = {
 }
 
 
-def integers_from(low: int) -> Callable[[str], tuple[int, ...]]:
-    """An argparse type: integers from `low` on, as '1,3' or '3-5' (ends included) or '32-96:8'."""
-
-    def parse(text: str) -> tuple[int, ...]:
-        numbers: list[int] = []
-        try:
-            for part in text.split(","):
-                ends, _, step = part.partition(":")
-                first, _, last = ends.partition("-")
-                numbers += range(int(first), int(last or first) + 1, int(step or 1))
-        except ValueError:
-            numbers = []
-        if not numbers or min(numbers) < low:
-            raise argparse.ArgumentTypeError(
-                f"{text!r} is not a range of integers from {low}, such as 1,3 or 3-5 or 32-96:8"
-            )
-        return tuple(numbers)
-
-    return parse
+def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
+    """Declares a command's arguments."""
+    declare = {
+        "train": _add_train,
+        "summary": _add_summary,
+        "evaluate": _add_evaluate,
+        "predict": _add_predict,
+        "export": _add_export,
+    }.get(command)
+    if declare is None:
+        declare = importlib.import_module(f"flax_resnet.commands.{command}").add_arguments
+    declare(parser)
 
 
-integers = integers_from(1)
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config",
+        default="quickstart",
+        metavar="NAME|FILE",
+        help="a config's name or file (default: %(default)s); --config.FIELD=VALUE changes a field",
+    )
+    parser.add_argument("--workdir", metavar="DIR", help="default: runs/<config name>")
+    parser.add_argument("--profile", metavar="DIR", help="write a trace of a few steps there")
+    parser.set_defaults(overrides=[])
 
 
-def odd_integers(text: str) -> tuple[int, ...]:
-    """An argparse type: as `integers`, all of them odd."""
-    numbers = integers(text)
-    if any(number % 2 == 0 for number in numbers):
-        raise argparse.ArgumentTypeError(f"{text!r}: kernel sizes are odd")
-    return numbers
+def _add_summary(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", required=True, metavar="FILE", help="a config file, or a name")
+    add_classes_and_image_size(parser)
+    parser.set_defaults(overrides=[])
 
 
-def positive(text: str) -> int:
-    """An argparse type: a positive integer, as '5000000', '5_000_000' or '5e6'."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not (1 <= number < math.inf and number == int(number)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
-    return int(number)
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    add_run(parser)
+    parser.add_argument("--data-dir", metavar="DIR", help="where tfds keeps its sets, if moved")
+    parser.add_argument("--data_dir", dest="data_dir", help=argparse.SUPPRESS)
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of a line")
 
 
-def factors(text: str) -> tuple[float, ...]:
-    """An argparse type: numbers from 1 to 16, as '2' or '1.5,2'."""
-    try:
-        numbers = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        numbers = ()
-    if not numbers or not all(1 <= number <= 16 for number in numbers):
-        raise argparse.ArgumentTypeError(f"{text!r} is not numbers from 1 to 16, such as 1.5,2")
-    return numbers
+def _add_predict(parser: argparse.ArgumentParser) -> None:
+    add_run(parser)
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files of any size")
+    parser.add_argument("--top", type=positive, default=5, metavar="N", help="default: %(default)s")
+    parser.add_argument("--json", action="store_true", help="one JSON object per file and line")
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    add_run(parser)
+    parser.add_argument("--format", choices=("safetensors",), default="safetensors")
+    parser.add_argument("--output", required=True, metavar="FILE")
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
@@ -86,25 +89,25 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 
 def add_classes_and_image_size(parser: argparse.ArgumentParser) -> None:
     """--classes and --image-size, for sets that are not in KNOWN_SETS."""
-    parser.add_argument("--classes", type=positive, help="number of classes, if not known")
-    parser.add_argument(
-        "--image-size", type=positive, help="side of the images in pixels, likewise"
-    )
+    parser.add_argument("--classes", type=positive, help="number of classes, where unknown")
+    parser.add_argument("--image-size", type=positive, help="image side in pixels, where unknown")
 
 
-def classes_and_shape(args: argparse.Namespace, config: Any) -> tuple[int, tuple[int, int, int]]:
+def classes_and_shape(
+    args: argparse.Namespace, config: "ConfigDict"
+) -> tuple[int, tuple[int, int, int]]:
     """Number of classes and (height, width, 3) of the config's images, from no data.
 
     Raises:
-      UserError: one of both is neither known nor given.
+      UserError: one of them is neither known nor given, or out of range.
     """
-    # Imported here: they load JAX, and arguments are declared before it is known to be needed.
-    from flax_resnet.config.fields import IMAGE_SIDE, Rule, integer
+    # Imported here: these load JAX.
+    from flax_resnet.config.fields import IMAGE_SIDE, integer
     from flax_resnet.data.dataset import MAX_CLASSES
 
     known_classes, known_side = KNOWN_SETS.get(config.dataset, (None, None))
 
-    def known(flag: str, rule: Rule, given: int | None, otherwise: int | None) -> int:
+    def known(flag: str, rule: "Rule", given: int | None, otherwise: int | None) -> int:
         value = otherwise if given is None else given
         if value is None:
             raise UserError(

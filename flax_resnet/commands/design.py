@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from flax_resnet.commands.arguments import (
-    add_classes_and_image_size,
-    classes_and_shape,
+from flax_resnet.commands.argument_types import (
     factors,
     integers,
     integers_from,
     odd_integers,
     positive,
 )
+from flax_resnet.commands.arguments import add_classes_and_image_size, classes_and_shape
 from flax_resnet.process.errors import UserError
 
 

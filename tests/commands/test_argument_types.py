@@ -2,7 +2,13 @@ import argparse
 
 import pytest
 
-from flax_resnet.commands.arguments import factors, integers, integers_from, odd_integers, positive
+from flax_resnet.commands.argument_types import (
+    factors,
+    integers,
+    integers_from,
+    odd_integers,
+    positive,
+)
 
 
 @pytest.mark.parametrize("text", ["5000000", "5_000_000", "5e6"])
