@@ -10,14 +10,14 @@ from flax_resnet.commands.arguments import add_arguments
 from flax_resnet.process.console import exit_code, leave
 
 COMMANDS = {
-    "train": "trains a config's network, or resumes a run",
-    "summary": "layer table, parameters and multiply-adds of a config's network",
-    "design": "which ResNets fit a number of parameters; a race chooses among them",
-    "evaluate": "loss and accuracy of a trained run on its test images",
-    "predict": "class probabilities of image files",
-    "plot": "curves of a run, or of several in one figure",
-    "paper": "the paper's figures, tables and claims, trained and reported anew",
-    "export": "a trained run's weights as one safetensors file",
+    "train": "train a config's network, or resume a run",
+    "summary": "print the layers, parameters and multiply-adds of a config's network",
+    "design": "list the ResNets within a parameter budget, or race them",
+    "evaluate": "measure a run on its test images",
+    "predict": "classify image files",
+    "plot": "plot a run's curves, or compare several runs",
+    "paper": "train what the paper's figures, tables and claims need, and report",
+    "export": "write a run's weights to a safetensors file",
 }
 
 
