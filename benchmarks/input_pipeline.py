@@ -23,6 +23,7 @@ from flax_resnet.config.build import build_model, build_optimizer, build_train_s
 from flax_resnet.config.conv_choice import CONVOLVE
 from flax_resnet.data.batches import TrainBatches, prefetch
 from flax_resnet.data.cache import default_cache_dir
+from flax_resnet.data.transforms import build_transforms
 from flax_resnet.engine.mesh import DataParallel, InFlight
 from flax_resnet.engine.state import MetricSums, init_state
 from flax_resnet.process.compile_cache import keep_compiled
@@ -38,8 +39,7 @@ def make_batches(images: Images, labels: np.ndarray, batch_size: int = 128) -> T
         labels,
         batch_size=batch_size,
         seed=0,
-        crop_padding=PADDING,
-        flip=True,
+        transforms=build_transforms(crop_padding=PADDING, flip=True),
         drop_last=True,
     )
 

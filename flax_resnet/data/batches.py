@@ -7,15 +7,28 @@ import dataclasses
 import itertools
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Bool, Int32, UInt8
+from jaxtyping import Bool, Int32, Int64, UInt8
 
-from flax_resnet.data.transforms.crop_flip import Augmenter, EpochPlan, plan_epoch
+from flax_resnet.data.transforms.transform import Transform, stream
 
 T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class EpochPlan:
+    """What happens to the image at each position of an epoch.
+
+    Attributes:
+        index: which training image stands there; a permutation.
+        draws: what each transform drew; the first axis is the position.
+    """
+
+    index: Int64[np.ndarray, " n"]
+    draws: tuple[np.ndarray, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +63,7 @@ class TrainBatches:
         *,
         batch_size: int,
         seed: int,
-        crop_padding: int,
-        flip: bool,
+        transforms: Sequence[Transform],
         drop_last: bool,
         steps_per_chunk: int = 1,
     ) -> None:
@@ -63,9 +75,8 @@ class TrainBatches:
         self._last_size = 0 if drop_last else rest
         self._steps_per_chunk = steps_per_chunk
         self._seed = seed
-        self._crop_padding = crop_padding
-        self._flip = flip
-        self._augment = Augmenter(images, padding=crop_padding, flip=flip)
+        self._images = images
+        self._transforms = tuple(transforms)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -103,18 +114,19 @@ class TrainBatches:
 
     def plan(self, epoch: int) -> EpochPlan:
         """Order and augmentation of an epoch."""
-        return plan_epoch(
-            len(self._labels),
-            seed=self._seed,
-            epoch=epoch,
-            padding=self._crop_padding,
-            flip=self._flip,
+        num = len(self._labels)
+        return EpochPlan(
+            stream("order", self._seed, epoch).permutation(num),
+            tuple(t.draw(stream(t.name, self._seed, epoch), num) for t in self._transforms),
         )
 
     def chunk(self, plan: EpochPlan, start: int, stop: int) -> Chunk:
         """Steps start to stop - 1, all of one batch size, of the epoch that `plan` describes."""
         first, last = self.images_before(start), self.images_before(stop)
-        images, labels = self._augment(plan, first, last), self._labels[plan.index[first:last]]
+        index = plan.index[first:last]
+        images, labels = self._images[index], self._labels[index]
+        for transform, draws in zip(self._transforms, plan.draws, strict=True):
+            images = transform.apply(images, draws[first:last])
         steps = stop - start
         return Chunk(images.reshape(steps, -1, *images.shape[1:]), labels.reshape(steps, -1))
 

@@ -24,6 +24,7 @@ from flax_resnet.config.load import check_image_size
 from flax_resnet.data.batches import Chunk, TrainBatches, prefetch
 from flax_resnet.data.dataset import Dataset
 from flax_resnet.data.load import load_dataset
+from flax_resnet.data.transforms import build_transforms
 from flax_resnet.engine.evaluate import Evaluation, Evaluator
 from flax_resnet.engine.mesh import CompiledSteps, DataParallel, InFlight, PlacedChunk
 from flax_resnet.engine.state import MetricSums, init_state
@@ -223,8 +224,7 @@ class Trainer:
             dataset.train_labels,
             batch_size=config.batch_size,
             seed=config.seed,
-            crop_padding=config.crop_padding,
-            flip=config.flip,
+            transforms=build_transforms(crop_padding=config.crop_padding, flip=config.flip),
             drop_last=config.drop_last,
             steps_per_chunk=self._steps_per_dispatch,
         )
