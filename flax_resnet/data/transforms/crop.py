@@ -28,7 +28,7 @@ class RandomCrop:
         p = self.padding
         padded = np.zeros((num, height + 2 * p, width + 2 * p, channels), np.uint8)
         padded[:, p : p + height, p : p + width] = images
-        windows = np.lib.stride_tricks.sliding_window_view(
-            padded, (height, width, channels), axis=(1, 2, 3)
-        )
-        return windows[np.arange(num), draws[:, 0], draws[:, 1], 0]
+        cropped = np.empty_like(images)
+        for i, (top, left) in enumerate(draws.tolist()):
+            cropped[i] = padded[i, top : top + height, left : left + width]
+        return cropped
