@@ -24,7 +24,8 @@ from flax_resnet.config.conv_choice import CONVOLVE
 from flax_resnet.data.batches import TrainBatches, prefetch
 from flax_resnet.data.cache import default_cache_dir
 from flax_resnet.data.transforms import build_transforms
-from flax_resnet.engine.mesh import DataParallel, InFlight
+from flax_resnet.engine.dispatch import InFlight
+from flax_resnet.engine.mesh import DataParallel
 from flax_resnet.engine.state import MetricSums, init_state
 from flax_resnet.process.compile_cache import keep_compiled
 
@@ -131,7 +132,7 @@ def fed_over_resident(quick: bool, rounds: int) -> dict[str, Any]:
     steps = parallel.compile_train(
         build_train_step(config, NUM_CLASSES, batches.steps_per_epoch, CONVOLVE[case.variant])
     )
-    model, optimizer = build_model(config, NUM_CLASSES), build_optimizer(config, 1)
+    model, optimizer = build_model(config, NUM_CLASSES), build_optimizer(config)
     shape = images.shape[2:]
     state = parallel.replicate(init_state(model, optimizer, shape, config.seed))
     sums = parallel.replicate(MetricSums.zeros())
@@ -148,7 +149,7 @@ def fed_over_resident(quick: bool, rounds: int) -> dict[str, Any]:
 
     def train(chunks: Iterator[Any]) -> None:
         nonlocal state, sums
-        in_flight = InFlight(parallel)
+        in_flight = InFlight(parallel.platform)
         for _ in range(per_call):
             state, sums = steps(state, sums, next(chunks))
             in_flight.add(sums)

@@ -36,7 +36,7 @@ batch = config.batch_size
 images = np.zeros((1, batch, 32, 32, 3), np.uint8)
 chunk = parallel.place(images, np.zeros((1, batch), np.int32))
 steps = parallel.compile_train(build_train_step(config, 10, 1))
-state = init_state(build_model(config, 10), build_optimizer(config, 1), (32, 32, 3), 0)
+state = init_state(build_model(config, 10), build_optimizer(config), (32, 32, 3), 0)
 state, sums = parallel.replicate((state, MetricSums.zeros()))
 steps.compile_for(state, sums, chunk)
 print("compiled", flush=True)

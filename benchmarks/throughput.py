@@ -121,7 +121,7 @@ def flax_call(case: Case, num_steps: int) -> Callable[[], None]:
     steps = parallel.compile_train(
         build_train_step(config, NUM_CLASSES, num_steps, CONVOLVE[case.variant])
     )
-    model, optimizer = build_model(config, NUM_CLASSES), build_optimizer(config, num_steps)
+    model, optimizer = build_model(config, NUM_CLASSES), build_optimizer(config)
     state = parallel.replicate(init_state(model, optimizer, IMAGE_SHAPE, config.seed))
     sums = parallel.replicate(MetricSums.zeros())
     with jax.default_matmul_precision(precision(case.dtype)):

@@ -2,12 +2,12 @@
 
 from ml_collections import ConfigDict
 
-from configs import base
+from flax_resnet.config import default_config
 
 
 def get_config() -> ConfigDict:
     """The paper's recipe on two narrow layers."""
-    config = base.get_config()
+    config = default_config()
     config.design.stage_sizes = (1, 1)
     config.design.stage_channels = (16, 16)
     config.design.kernel_sizes = (3, 3)

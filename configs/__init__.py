@@ -1,1 +1,1 @@
-"""Configurations: base.py has every field, the others what differs."""
+"""Config files: base.py has the defaults, the others what differs."""

@@ -7,7 +7,7 @@ Trains on sets that fit in memory (--config.dataset=FOLDER); ImageNet itself doe
 
 from ml_collections import ConfigDict
 
-from configs import he
+from flax_resnet.config import he
 
 
 def get_config() -> ConfigDict:

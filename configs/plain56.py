@@ -5,7 +5,7 @@ python train.py --config configs/plain56.py
 
 from ml_collections import ConfigDict
 
-from configs import he
+from flax_resnet.config import he
 
 
 def get_config() -> ConfigDict:

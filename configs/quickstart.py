@@ -5,12 +5,12 @@ python train.py --config configs/quickstart.py
 
 from ml_collections import ConfigDict
 
-from configs import base
+from flax_resnet.config import default_config
 
 
 def get_config() -> ConfigDict:
     """Returns the paper's recipe shortened for 1,437 digits."""
-    config = base.get_config()
+    config = default_config()
     config.dataset = "digits"
     config.flip = False  # a mirrored digit is another sign
     config.batch_size = 64

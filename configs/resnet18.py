@@ -5,11 +5,11 @@ python train.py --config configs/resnet18.py
 
 from ml_collections import ConfigDict
 
-from configs import base
+from flax_resnet.config import default_config
 
 
 def get_config() -> ConfigDict:
     """Returns the paper's recipe for ResNet-18."""
-    config = base.get_config()
+    config = default_config()
     config.model = "resnet18"
     return config

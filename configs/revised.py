@@ -7,11 +7,11 @@ The authors' own log ends at 90.84% test accuracy (CIFAR-10); it is drawn behind
 
 from ml_collections import ConfigDict
 
-from configs import base
+from flax_resnet.config import default_config
 
 
 def get_config() -> ConfigDict:
-    """Returns base's values, which are the paper's, with the authors' log in the plots."""
-    config = base.get_config()
+    """Returns the defaults, which are the paper's, with the authors' log in the plots."""
+    config = default_config()
     config.reference_log = "paper"
     return config

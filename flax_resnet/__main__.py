@@ -7,6 +7,7 @@ import sys
 from flax_resnet.process.console import exit_code, leave
 
 COMMANDS = {
+    "train": "trains a config's network, or resumes a run",
     "summary": "layer table, parameters and multiply-adds of a config's network",
     "design": "which ResNets fit a number of parameters; a race chooses among them",
     "evaluate": "loss and accuracy of a trained run on its test images",

@@ -1,7 +1,9 @@
 """Eight virtual devices on the CPU, checked shapes, a cache of the tests' own."""
 
+import logging
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,9 @@ os.environ["FLAX_RESNET_CACHE"] = _cache.name
 os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(_cache.name, "compiled")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
+# As the command line does: orbax logs every step of its work as a warning.
+logging.getLogger("absl").setLevel(logging.ERROR)
+
 from jaxtyping import install_import_hook  # noqa: E402
 
 # Shapes and dtypes in annotations are checked here, at no cost to users.
@@ -26,6 +31,7 @@ from ml_collections import ConfigDict  # noqa: E402
 
 from flax_resnet.config.load import load_config  # noqa: E402
 from flax_resnet.training.loop import train_and_evaluate  # noqa: E402
+from tests.logs import collected  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 
@@ -46,6 +52,13 @@ def tiny_config(**changes: object) -> ConfigDict:
     } | changes
     arguments = [f"--config.{field}={value}" for field, value in overrides.items()]
     return load_config(ROOT / "configs/quickstart.py", arguments)
+
+
+@pytest.fixture
+def log_lines() -> Iterator[list[str]]:
+    """What the package logs, line by line."""
+    with collected() as lines:
+        yield lines
 
 
 @pytest.fixture(scope="session")

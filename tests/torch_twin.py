@@ -34,7 +34,7 @@ class BasicBlock(nn.Module):
 
 
 class TorchResNet(nn.Module):
-    """3x3 stem, residual layers of basic blocks with strides 1, 2, 2, ..., pool, linear layer."""
+    """3x3 stem, stages of basic blocks with strides 1, 2, 2, ..., pool, linear layer."""
 
     def __init__(
         self,

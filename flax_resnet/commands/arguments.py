@@ -41,7 +41,7 @@ def classes_and_shape(args: argparse.Namespace, config: Any) -> tuple[int, tuple
       UserError: one of both is neither known nor given.
     """
     # Imported here: they load JAX, and arguments are declared before it is known to be needed.
-    from flax_resnet.config.fields import IMAGE_SIDE, Rule, whole
+    from flax_resnet.config.fields import IMAGE_SIDE, Rule, integer
     from flax_resnet.data.dataset import MAX_CLASSES
 
     known_classes, known_side = KNOWN_SETS.get(config.dataset, (None, None))
@@ -50,11 +50,10 @@ def classes_and_shape(args: argparse.Namespace, config: Any) -> tuple[int, tuple
         value = otherwise if given is None else given
         if value is None:
             raise UserError(f"{flag} is needed for config.dataset={config.dataset!r}")
-        test, words = rule
-        if not test(value):
-            raise UserError(f"{flag} is {value}: it must be {words}")
+        if not rule(value):
+            raise UserError(f"{flag} is {value}: it must be {rule.words}")
         return value
 
-    classes = known("--classes", whole(1, MAX_CLASSES), args.classes, known_classes)
+    classes = known("--classes", integer(1, MAX_CLASSES), args.classes, known_classes)
     side = known("--image-size", IMAGE_SIDE, args.image_size, config.image_size or known_side)
     return classes, (side, side, 3)

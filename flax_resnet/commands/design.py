@@ -181,12 +181,12 @@ def _write_row(row_and_path: list[str], ranked: list[Any], recipe: Any) -> None:
 
 
 def _write_config(candidate: Any, recipe: Any, path: Path) -> None:
-    from configs import base
+    from flax_resnet.config.load import default_config
     from flax_resnet.search.config import write_config
     from flax_resnet.search.space import describe
 
     title = f"{describe(candidate.design)}: {candidate.params:,} parameters"
-    write_config(recipe, candidate.design, base.get_config(), path, title)
+    write_config(recipe, candidate.design, default_config(), path, title)
     print(f"\n{title}; to train it:\n  python train.py --config {path}")
 
 

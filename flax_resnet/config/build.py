@@ -1,6 +1,5 @@
-"""From a config to the things it names, as explicit arguments."""
+"""From a config to what it describes; below this file there are explicit arguments."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,29 +14,24 @@ from flax_resnet.engine.steps import (
     TrainStep,
     make_eval_step,
     make_normalize,
+    make_predict,
     make_train_step,
 )
 from flax_resnet.models.layers import Convolve
 from flax_resnet.models.resnet import ResNet
-from flax_resnet.optim.optimizers import make_optimizer
+from flax_resnet.optim.optimizers import OPTIMIZERS, decay_mask
 from flax_resnet.optim.schedules import make_schedule
 from flax_resnet.process.errors import UserError
 
-MAX_STEPS = 2**31 - 1  # TrainState.step is an int32
+MAX_TOTAL_STEPS = 2**31 - 1  # TrainState.step is an int32
 
 
-def build_model(
-    config: ConfigDict,
-    num_classes: int,
-    axis_name: str | None = None,
-    convolve: Convolve = None,
-) -> ResNet:
+def build_model(config: ConfigDict, num_classes: int, convolve: Convolve = None) -> ResNet:
     """The network.
 
     Args:
       config: model, design, weight_init and dtype are used.
       num_classes: number of logits.
-      axis_name: the mapped axis over which BatchNorm shares its statistics.
       convolve: what computes convolutions; None: XLA.
     """
     return ResNet(
@@ -45,7 +39,6 @@ def build_model(
         num_classes,
         weight_init=config.weight_init,
         dtype=jnp.dtype(config.dtype),
-        axis_name=axis_name,
         convolve=convolve,
     )
 
@@ -57,10 +50,11 @@ def build_schedule(config: ConfigDict, steps_per_epoch: int) -> optax.Schedule:
       UserError: the run has more steps than an int32 counts.
     """
     total_steps = config.num_epochs * steps_per_epoch
-    if total_steps > MAX_STEPS:
+    if total_steps > MAX_TOTAL_STEPS:
         raise UserError(
-            f"config.num_epochs is {config.num_epochs:,}: with {steps_per_epoch:,} steps an epoch "
-            f"it must be {MAX_STEPS // steps_per_epoch:,} at most"
+            f"config.num_epochs is {config.num_epochs:,}, but with {steps_per_epoch:,} steps an "
+            f"epoch it can be {MAX_TOTAL_STEPS // steps_per_epoch:,} at most",
+            field="config.num_epochs",
         )
     return make_schedule(
         config.schedule,
@@ -72,49 +66,42 @@ def build_schedule(config: ConfigDict, steps_per_epoch: int) -> optax.Schedule:
     )
 
 
-def build_optimizer(config: ConfigDict, steps_per_epoch: int) -> optax.GradientTransformation:
-    """The optimiser with its schedule."""
-    return make_optimizer(
-        config.optimizer,
-        build_schedule(config, steps_per_epoch),
+def build_optimizer(config: ConfigDict) -> optax.GradientTransformation:
+    """The optimizer, for a learning rate of 1."""
+    return OPTIMIZERS[config.optimizer](
         momentum=config.momentum,
         beta1=config.beta1,
         beta2=config.beta2,
         epsilon=config.epsilon,
         weight_decay=config.weight_decay,
-        decay=config.decay,
+        mask=decay_mask if config.decay == "kernels" else None,
     )
 
 
 def build_train_step(
     config: ConfigDict, num_classes: int, steps_per_epoch: int, convolve: Convolve = None
-) -> Callable[[str | None, str | None], TrainStep]:
-    """What DataParallel.compile takes: mapped axis, axis of BatchNorm -> training step."""
-    optimizer = build_optimizer(config, steps_per_epoch)
-    normalize = make_normalize(config.mean, config.std)
-    return lambda axis_name, norm_axis_name: make_train_step(
-        build_model(config, num_classes, norm_axis_name, convolve),
-        optimizer,
-        normalize,
-        axis_name,
-        config.on_nan,
+) -> TrainStep:
+    """The training step."""
+    return make_train_step(
+        build_model(config, num_classes, convolve),
+        build_optimizer(config),
+        build_schedule(config, steps_per_epoch),
+        make_normalize(config.mean, config.std),
+        on_nan=config.on_nan,
+        seed=config.seed,
     )
 
 
-def build_eval_step(
-    config: ConfigDict, num_classes: int
-) -> Callable[[str | None, str | None], EvalStep]:
-    """What DataParallel.compile takes: mapped axis, (unused) axis of BatchNorm -> eval step."""
+def build_eval_step(config: ConfigDict, num_classes: int) -> EvalStep:
+    """The evaluation step."""
     model = build_model(config, num_classes)
-    normalize = make_normalize(config.mean, config.std)
-    return lambda axis_name, _: make_eval_step(model, normalize, axis_name)
+    return make_eval_step(make_predict(model, make_normalize(config.mean, config.std)))
 
 
 def abstract_checkpoint(
     config: ConfigDict, num_classes: int, image_shape: tuple[int, int, int]
 ) -> tuple[Any, Any]:
     """Shapes and dtypes of a run's training state and metric sums; no weight is allocated."""
-    model = build_model(config, num_classes)
-    optimizer = build_optimizer(config, steps_per_epoch=1)
+    model, optimizer = build_model(config, num_classes), build_optimizer(config)
     state = jax.eval_shape(lambda: init_state(model, optimizer, image_shape, config.seed))
     return state, jax.eval_shape(MetricSums.zeros)

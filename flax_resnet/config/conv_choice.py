@@ -1,16 +1,14 @@
-"""Which convolutions a training takes: XLA's own, or those of cpu_conv.py."""
+"""What computes a run's convolutions: XLA, or models/cpu."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-from jax import lax
 from ml_collections import ConfigDict
 
-from flax_resnet.config.build import build_model
+from flax_resnet.config.load import design_of
+from flax_resnet.models.cost import ImageShape, convolutions
 from flax_resnet.models.cpu import conv as cpu_conv
+from flax_resnet.models.designs import Design
 from flax_resnet.models.layers import Convolve
 
 CONVOLVE: dict[str, Convolve] = {"native": None, "winograd": cpu_conv.conv_general_dilated}
@@ -21,46 +19,41 @@ EXTRA_COMPILE_SECONDS = 2.5  # a convolution
 SAVED_SECONDS = 5.8e-11  # a multiply-add (forward), over a training step
 
 
-def winograd_work(config: ConfigDict, image_shape: tuple[int, int, int]) -> list[int]:
-    """Multiply-adds, an image and forward, of each convolution that would go through winograd.py.
-
-    Nothing is computed: the network is traced on shapes.
-    """
-    work: list[int] = []
-
-    def count(lhs: jax.Array, rhs: jax.Array, strides: Any, *args: Any, **kwargs: Any) -> Any:
-        y = lax.conv_general_dilated(lhs, rhs, strides, *args, **kwargs)
-        if rhs.shape[0] == 3 and cpu_conv.uses_winograd(lhs.shape, strides[0]):
-            work.append(y.size * math.prod(rhs.shape[:3]))
-        return y
-
-    model = build_model(config, num_classes=1, convolve=count)
-    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    jax.eval_shape(model.init, jax.random.key(0), images)
-    return work
-
-
 def choose_conv(
     config: ConfigDict,
-    image_shape: tuple[int, int, int],
+    image_shape: ImageShape,
     total_images: int,
     devices: Sequence[Any],
+    recorded: str | None = None,
 ) -> str:
-    """What computes the convolutions of a training: a key of CONVOLVE.
+    """What computes the convolutions of a run: a key of CONVOLVE.
 
-    'auto' takes cpu_conv where it runs on one CPU device in float32 and the time it will save over
-    the run's images exceeds what it takes longer to compile.
+    'auto' stands for the choice recorded with a resumed run, so that it computes on as it did. A
+    new run takes models/cpu where it runs on one CPU device in float32 and the time it will save
+    over the run's images exceeds what it takes longer to compile.
 
     Args:
       config: checked by config.validate.
       image_shape: (height, width, channels).
       total_images: images that the whole run trains on, all epochs together.
       devices: the jax.Devices that share a batch.
+      recorded: what an earlier part of the run chose; None: a new run.
     """
     if config.conv != "auto":
         return config.conv
+    if recorded is not None:
+        return recorded
     if devices[0].platform != "cpu" or len(devices) > 1 or config.dtype != "float32":
         return "native"
-    work = winograd_work(config, image_shape)
+    work = winograd_work(design_of(config), image_shape)
     saved = total_images * sum(work) * SAVED_SECONDS
     return "winograd" if saved > EXTRA_COMPILE_SECONDS * len(work) else "native"
+
+
+def winograd_work(design: Design, image_shape: ImageShape) -> list[int]:
+    """Multiply-adds, of an image and forward, of each convolution that winograd.py computes."""
+    return [
+        c.multiply_adds
+        for c in convolutions(design, image_shape)
+        if c.kernel_size == 3 and cpu_conv.uses_winograd((1, *c.outputs, c.channels), c.strides)
+    ]

@@ -1,5 +1,6 @@
-"""What each config field may be: a test of its value, and the test in words."""
+"""Every hyperparameter once: its name, default, rule and meaning."""
 
+import dataclasses
 import unicodedata
 from collections.abc import Callable
 from typing import Any
@@ -9,145 +10,311 @@ from flax_resnet.models.layers import KERNEL_INITS
 from flax_resnet.optim.optimizers import OPTIMIZERS
 from flax_resnet.optim.schedules import SCHEDULES
 
-Rule = tuple[Callable[[Any], bool], str]
+FORMAT = 2  # of a run's config.json; a file without a number is of format 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """What a value may be.
+
+    Attributes:
+      type: of the value, where it is not None.
+      check: whether a value is allowed; it takes any object.
+      words: the same for people, as in "it must be ...".
+    """
+
+    type: type
+    check: Callable[[Any], bool]
+    words: str
+
+    def __call__(self, value: Any) -> bool:
+        """Whether a value is allowed."""
+        return bool(self.check(value))
 
 
 def is_int(value: Any) -> bool:
-    """Whether it is a whole number; True and False are none."""
+    """Whether it is an integer; True and False are not."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def whole(low: int, high: int) -> Rule:
-    """A whole number within bounds, both included."""
-    return lambda v: is_int(v) and low <= v <= high, f"a whole number from {low:,} to {high:,}"
+def integer(low: int, high: int) -> Rule:
+    """An integer within bounds, both included."""
+    words = f"an integer from {low:,} to {high:,}"
+    return Rule(int, lambda v: is_int(v) and low <= v <= high, words)
 
 
 def odd(high: int) -> Rule:
-    """An odd whole number from 1 to `high`."""
-    return (
-        lambda v: is_int(v) and 0 < v <= high and v % 2 == 1,
-        f"an odd whole number, at most {high}",
-    )
+    """An odd integer from 1 to `high`."""
+    words = f"an odd integer, at most {high}"
+    return Rule(int, lambda v: is_int(v) and 0 < v <= high and v % 2 == 1, words)
 
 
 def number(low: float, high: float) -> Rule:
     """A number within bounds, both included; a NaN fails both comparisons."""
-    return (
-        lambda v: (is_int(v) or isinstance(v, float)) and low <= v <= high,
-        f"a number from {low:g} to {high:g}",
-    )
+    words = f"a number from {low:g} to {high:g}"
+    return Rule(float, lambda v: (is_int(v) or isinstance(v, float)) and low <= v <= high, words)
 
 
 def choice(*names: str) -> Rule:
-    """One of some texts."""
-    return lambda v: isinstance(v, str) and v in names, "one of " + ", ".join(names)
+    """One of several names."""
+    return Rule(str, lambda v: isinstance(v, str) and v in names, "one of " + ", ".join(names))
 
 
 def text() -> Rule:
-    """A text, as for a name or a path."""
-    return (
-        lambda v: isinstance(v, str) and _is_clean(v),
-        "a non-empty text without control characters",
-    )
+    """Text, such as a name or a path."""
+    words = "non-empty text without control characters"
+    return Rule(str, lambda v: isinstance(v, str) and _is_clean(v), words)
 
 
 def _is_clean(value: str) -> bool:
-    # Cc: control characters, of which files' names cannot hold a NUL and lines of a log no line
-    # break. Cs: half a UTF-16 character, which is in no encoding.
+    # Cc: control characters; a file name cannot hold a NUL, nor a line of a log a line break.
+    # Cs: half a UTF-16 character, which no encoding has.
     return bool(value) and not any(unicodedata.category(c) in ("Cc", "Cs") for c in value)
 
 
 def flag() -> Rule:
     """True or False; 0 and 1 are neither."""
-    return lambda v: isinstance(v, bool), "True or False"
+    return Rule(bool, lambda v: isinstance(v, bool), "True or False")
 
 
 def optional(rule: Rule) -> Rule:
     """None, or what `rule` allows."""
-    return lambda v: v is None or rule[0](v), f"{rule[1]}, or None"
+    return Rule(rule.type, lambda v: v is None or rule(v), f"{rule.words}, or None")
 
 
 def tuple_of(rule: Rule, words: str, shortest: int, longest: int) -> Rule:
-    """A tuple (a list, as JSON has it) of items that `rule` allows."""
-    return (
-        lambda v: (
-            isinstance(v, tuple | list)
-            and shortest <= len(v) <= longest
-            and all(rule[0](item) for item in v)
+    """A tuple (in JSON, a list) of items that `rule` allows."""
+
+    def check(value: Any) -> bool:
+        is_sequence = isinstance(value, tuple | list)
+        return is_sequence and shortest <= len(value) <= longest and all(map(rule, value))
+
+    return Rule(tuple, check, words)
+
+
+# Numbers beyond these bounds are mistakes: float32 rounds them to 0 or infinity, int32 step counts
+# overflow, or the network takes hours to build.
+_MOST = 1_000_000  # images in a batch, epochs, steps
+_IMAGES = integer(1, 2**31 - 1)
+IMAGE_SIDE = integer(1, 8192)  # pixels; beyond any network's, yet a batch still fits in memory
+_FRACTION = number(0.0, 0.999999)  # float32 has 24 bits: 0.99999999 would be 1
+_MAX_STAGES = 16
+MAX_BLOCKS = 1000  # He et al. 2016, section 4.2, stop at 600
+
+
+def _stages(rule: Rule) -> Rule:
+    words = f"a tuple of 1 to {_MAX_STAGES}, for each stage {rule.words}"
+    return optional(tuple_of(rule, words, 1, _MAX_STAGES))
+
+
+_SAME = object()
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """A hyperparameter.
+
+    Attributes:
+      name: dotted where it is in a group, as design.stem.
+      default: the paper's value where the paper has one.
+      rule: what its value may be.
+      help: what it is, for people.
+      section: heading under which it is listed.
+      since: the FORMAT in which it appeared.
+      absent: what it was before it existed, for older runs; left out: the default.
+      free: it may differ when a run resumes, for it changes none of the run's numbers.
+    """
+
+    name: str
+    default: Any
+    rule: Rule
+    help: str
+    section: str = ""
+    since: int = 1
+    absent: Any = _SAME
+    free: bool = False
+
+    def __post_init__(self) -> None:
+        if self.absent is _SAME:
+            object.__setattr__(self, "absent", self.default)
+
+
+_SECTIONS: dict[str, tuple[Field, ...]] = {
+    "Network": (
+        Field("model", "revised", choice(*MODELS), "named design; design.* change parts of it"),
+        Field(
+            "design.stage_sizes", None, _stages(integer(1, MAX_BLOCKS)),
+            "B_i, blocks in stage i; this and the rest of design.*: None keeps the model's own",
         ),
-        words,
-    )
-
-
-# Numbers beyond these bounds are mistakes: with them float32 comes to 0 or to infinity, int32 steps
-# overflow, or a network is built for hours.
-_MOST = 1_000_000  # images of a batch, epochs, steps
-_IMAGES = whole(1, 2**31 - 1)
-IMAGE_SIDE = whole(1, 8192)  # pixels; above any network's, below what fills a memory with a batch
-_FRACTION = number(0.0, 0.999999)  # float32 holds 24 bits: 0.99999999 would be 1
-_MAX_LAYERS = 16
-MAX_BLOCKS = 1000  # He et al. 2016, section 4.2, end with 600
-
-
-def _layers(rule: Rule) -> Rule:
-    return optional(
-        tuple_of(rule, f"a tuple of 1 to {_MAX_LAYERS}: {rule[1]} a layer", 1, _MAX_LAYERS)
-    )
-
-
-RULES: dict[str, Rule] = {
-    "model": choice(*MODELS),
-    "design.stage_sizes": _layers(whole(1, MAX_BLOCKS)),
-    "design.stage_channels": _layers(whole(1, 16_384)),
-    "design.kernel_sizes": _layers(odd(63)),
-    "design.shortcut_kernels": _layers(odd(63)),
-    "design.pool_size": optional(whole(0, 8192)),
-    "design.block": optional(choice("basic", "bottleneck")),
-    "design.shortcut": optional(choice("projection", "pad", "none")),
-    "design.stem": optional(choice("cifar", "imagenet")),
-    "design.bottleneck_stride": optional(choice("1x1", "3x3")),
-    "weight_init": choice(*KERNEL_INITS),
-    "dtype": choice("float32", "bfloat16"),
-    "batch_norm": choice("global", "device"),
-    "init_from": optional(text()),
-    "dataset": text(),
-    "data_dir": optional(text()),
-    "archive": optional(text()),
-    "image_size": optional(IMAGE_SIDE),
-    "train_images": optional(_IMAGES),
-    "test_images": optional(_IMAGES),
-    "validation_split": whole(0, 2**31 - 1),
-    "mean": tuple_of(
-        number(-1000.0, 1000.0), "three numbers from -1000 to 1000, one a channel", 3, 3
+        Field("design.stage_channels", None, _stages(integer(1, 16_384)), "C_i, channels"),
+        Field("design.kernel_sizes", None, _stages(odd(63)), "F_i, kernel size in the blocks"),
+        Field("design.shortcut_kernels", None, _stages(odd(63)), "K_i, kernel size of shortcuts"),
+        Field(
+            "design.pool_size", None, optional(integer(0, 8192)),
+            "P, average-pooling kernel; 0: the whole map",
+        ),
+        Field("design.block", None, optional(choice("basic", "bottleneck")), "residual block"),
+        Field(
+            "design.shortcut", None, optional(choice("projection", "pad", "none")),
+            "where shapes change: 1x1 projection, zero padding (He's option A); none: plain net",
+        ),
+        Field(
+            "design.stem", None, optional(choice("cifar", "imagenet")),
+            "first layers: one 3x3 convolution, or 7x7 of stride 2 and max pooling",
+        ),
+        Field(
+            "design.bottleneck_stride", None, optional(choice("1x1", "3x3")),
+            "which convolution of a bottleneck has the stride (the paper's Figure 3: 1x1)",
+        ),
+        Field(
+            "weight_init", "pytorch", choice(*KERNEL_INITS),
+            "initial kernels: PyTorch's uniform ones (the paper's), or He's normal ones",
+        ),
+        Field(
+            "dtype", "float32", choice("float32", "bfloat16"),
+            "of the computation; parameters stay float32",
+        ),
+        Field(
+            "batch_norm", "global", choice("global", "device"),
+            "BatchNorm statistics over the whole batch or per device",
+        ),
+        Field(
+            "init_from", None, optional(text()),
+            "workdir of a run whose last weights to start from; read on the first start only",
+            free=True,
+        ),
     ),
-    "std": tuple_of(number(1e-6, 1000.0), "three numbers from 1e-06 to 1000, one a channel", 3, 3),
-    "crop_padding": whole(0, 1024),
-    "flip": flag(),
-    "batch_size": whole(1, _MOST),
-    "drop_last": flag(),
-    "eval_batch_size": whole(1, _MOST),
-    "num_epochs": whole(1, _MOST),
-    "seed": whole(0, 2**32 - 1),
-    "optimizer": choice(*OPTIMIZERS),
-    "learning_rate": number(1e-12, 1000.0),
-    "schedule": choice(*SCHEDULES),
-    "warmup_epochs": number(0.0, 1e6),
-    "step_boundaries": tuple_of(
-        number(1e-6, 0.999999), "a tuple of 1 to 100 fractions of the run, between 0 and 1", 1, 100
+    "Data": (
+        Field("dataset", "cifar10", text(), "a tfds name, digits, an .npz file, or a folder"),
+        Field(
+            "data_dir", None, optional(text()),
+            "where tfds keeps its data; None: TFDS_DATA_DIR, else its own folder", free=True,
+        ),
+        Field(
+            "archive", None, optional(text()),
+            "a downloaded cifar-10-binary.tar.gz to read in place of tfds", free=True,
+        ),
+        Field(
+            "image_size", None, optional(IMAGE_SIDE),
+            "side in pixels to resize to; None: the images' own size",
+        ),
+        Field("train_images", None, optional(_IMAGES), "first N training images; None: all"),
+        Field("test_images", None, optional(_IMAGES), "first N test images; None: all"),
+        Field(
+            "validation_split", 0, integer(0, 2**31 - 1),
+            "training images held out for validation and the best checkpoint; 0: none",
+        ),
+        Field(
+            "mean", (0.4914, 0.4822, 0.4465),
+            tuple_of(
+                number(-1000.0, 1000.0), "three numbers from -1000 to 1000, one per channel", 3, 3
+            ),
+            "per channel, subtracted from images in [0, 1]",
+        ),
+        Field(
+            "std", (0.2023, 0.1994, 0.2010),
+            tuple_of(
+                number(1e-6, 1000.0), "three numbers from 1e-06 to 1000, one per channel", 3, 3
+            ),
+            "per channel, divides what mean leaves",
+        ),
+        Field(
+            "crop_padding", 4, integer(0, 1024),
+            "zero pixels on each side before a random crop of the original size; 0: no crop",
+        ),
+        Field("flip", True, flag(), "mirror half of the training images left to right, at random"),
+        Field("batch_size", 128, integer(1, _MOST), "images per step, over all devices"),
+        Field(
+            "drop_last", False, flag(),
+            "leave out an epoch's last, short batch (the paper keeps it)",
+        ),
+        Field(
+            "eval_batch_size", 500, integer(1, _MOST),
+            "images per evaluation step; changes no metric", free=True,
+        ),
     ),
-    "step_factor": number(1e-6, 1.0),
-    "momentum": _FRACTION,
-    "beta1": _FRACTION,
-    "beta2": _FRACTION,
-    "epsilon": number(1e-30, 1000.0),
-    "weight_decay": number(0.0, 1000.0),
-    "decay": choice("all", "kernels"),
-    "on_nan": choice("stop", "skip"),
-    "conv": choice("auto", "native", "winograd"),
-    "parallel": choice("jit", "pmap"),
-    "deterministic": flag(),
-    "steps_per_dispatch": optional(whole(1, _MOST)),
-    "checkpoint_every_minutes": number(1e-9, 100_000.0),
-    "checkpoint_every_steps": optional(whole(1, 2**31 - 1)),
-    "reference_log": optional(text()),
+    "Optimization": (
+        Field("num_epochs", 50, integer(1, _MOST), "passes over the training images"),
+        Field("seed", 0, integer(0, 2**32 - 1), "of weights, data order and augmentation"),
+        Field("optimizer", "adam", choice(*OPTIMIZERS), "update rule"),
+        Field("learning_rate", 1e-3, number(1e-12, 1000.0), "the schedule's peak"),
+        Field("schedule", "constant", choice(*SCHEDULES), "learning rate over the run"),
+        Field(
+            "warmup_epochs", 0.0, number(0.0, 1e6),
+            "linear warmup from 0; for one_cycle, its climb (0: 30% of the run)",
+        ),
+        Field(
+            "step_boundaries", (0.5, 0.75),
+            tuple_of(
+                number(1e-6, 0.999999),
+                "a tuple of 1 to 100 fractions of the run, between 0 and 1", 1, 100,
+            ),
+            "for step: drops at these fractions of the run",
+        ),
+        Field("step_factor", 0.1, number(1e-6, 1.0), "for step: multiplies the rate at each drop"),
+        Field("momentum", 0.9, _FRACTION, "for momentum and nesterov"),
+        Field("beta1", 0.9, _FRACTION, "for adam and adamw: decay of the mean gradient"),
+        Field("beta2", 0.999, _FRACTION, "for adam and adamw: decay of the mean squared gradient"),
+        Field(
+            "epsilon", 1e-8, number(1e-30, 1000.0), "for adam and adamw: added to the denominator"
+        ),
+        Field(
+            "weight_decay", 0.0, number(0.0, 1000.0),
+            "L2 in the gradient; decoupled for adamw; not for adam",
+        ),
+        Field("decay", "all", choice("all", "kernels"), "parameters that weight_decay acts on"),
+        Field(
+            "on_nan", "stop", choice("stop", "skip"),
+            "at a loss or gradient that is not finite: stop, or skip the step",
+            free=True,  # decides how a stopped run continues
+        ),
+    ),
+    "Machine": (
+        Field(
+            "conv", "auto", choice("auto", "native", "winograd"),
+            "convolutions: XLA's own, or winograd (fast on a CPU, slow to compile)",
+        ),
+        Field("parallel", "jit", choice("jit", "pmap"), "how steps compile for all local devices"),
+        Field(
+            "deterministic", False, flag(),
+            "the same bits in every run on a GPU too, at a cost in speed",
+        ),
+        Field(
+            "steps_per_dispatch", None, optional(integer(1, _MOST)),
+            "steps compiled as one; None: 1 on a CPU, more elsewhere",
+        ),
+        Field(
+            "checkpoint_every_minutes", 10.0, number(1e-9, 100_000.0), "besides every epoch",
+            free=True,
+        ),
+        Field(
+            "checkpoint_every_steps", None, optional(integer(1, 2**31 - 1)),
+            "besides; None: not by steps", free=True,
+        ),
+        Field(
+            "reference_log", None, optional(text()),
+            "a run to draw in the plots: paper, or a CSV file like it", free=True,
+        ),
+    ),
+}  # fmt: skip
+
+FIELDS: dict[str, Field] = {
+    field.name: dataclasses.replace(field, section=section)
+    for section, fields in _SECTIONS.items()
+    for field in fields
 }
+
+
+def describe_fields() -> str:
+    """Every field by section: name, default, what it may be and what it is."""
+    lines, section = [], None
+    for field in FIELDS.values():
+        if field.section != section:
+            section = field.section
+            lines += ["", section]
+        lines += [
+            f"  {field.name} = {field.default!r}",
+            f"      {field.help}",
+            f"      {field.rule.words}",
+        ]
+    return "\n".join(lines[1:]) + "\n"

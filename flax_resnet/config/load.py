@@ -1,127 +1,207 @@
-"""Loading a config file, its command-line changes, and the check of every field."""
+"""Loading a config file, command-line overrides, and checking every field."""
 
+import ast
 import dataclasses
 import difflib
+import importlib.util
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
-from flax_resnet.config.fields import MAX_BLOCKS, RULES
+from flax_resnet.config.fields import FIELDS, FORMAT, MAX_BLOCKS, Field, is_int
 from flax_resnet.models.designs import MODELS
 from flax_resnet.models.resnet import Design
-from flax_resnet.process.errors import UserError, reason, shortened
+from flax_resnet.process.errors import Code, UserError, reason, shortened
 
-# Fields that change no number of a run: they may differ when it goes on.
-FREE_FIELDS = frozenset(
-    {
-        "data_dir",
-        "archive",
-        "eval_batch_size",
-        "checkpoint_every_minutes",
-        "checkpoint_every_steps",
-        "reference_log",
-        "on_nan",  # decides how a run goes on that stopped
-        "init_from",  # read at a run's first start only
-    }
+_PACKAGE = Path(__file__).parents[1]
+# Part of an installed package, beside the package in a checkout.
+CONFIGS = _PACKAGE / "configs"
+if not CONFIGS.is_dir():
+    CONFIGS = _PACKAGE.parent / "configs"
+_GROUPS = {name[: dot.start()] for name in FIELDS for dot in re.finditer(r"\.", name)}
+
+# What other programs have, by the words of a field's name.
+_UNSUPPORTED = re.compile(
+    r"(?:^|[._])(dropout|drop_?path|stochastic_depth|(?:label_)?smoothing|mix_?up|cut_?mix|cut_?out"
+    r"|(?:random_)?erasing|(?:rand|auto|trivial)_?aug(?:ment)?|color_jitter|ema|swa|sam|lookahead"
+    r"|(?:grad(?:ient)?_)?clip(?:ping)?|(?:grad(?:ient)?_)?accum(?:ulation)?|amp|loss_scale"
+    r"|early_stopping|patience|distillation|teacher|squeeze_excit(?:e|ation)|group_norm|tta)(?:_|$)"
 )
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> ConfigDict:
+def default_config() -> ConfigDict:
+    """A new, locked config with every field's default."""
+    return ConfigDict(
+        _nested(
+            {
+                name: placeholder(field.rule.type) if field.default is None else field.default
+                for name, field in FIELDS.items()
+            }
+        )
+    ).lock()
+
+
+def find_config(name_or_path: str | Path) -> Path:
+    """The file at a path; where there is none, the config of that name.
+
+    Raises:
+      UserError: neither exists, or the path cannot be read.
+    """
+    path, name = Path(name_or_path), str(name_or_path)
+    try:
+        for candidate in (path, CONFIGS / f"{name}.py"):
+            if candidate.is_file():
+                return candidate
+    except OSError as error:  # a name too long, a folder without permission
+        raise _file_error(name, f"cannot be read: {error.strerror}") from error
+    known = sorted(p.stem for p in CONFIGS.glob("*.py") if p.stem not in ("__init__", "base"))
+    nearby = [] if "\0" in name else [str(p) for p in path.parent.glob("*.py")]
+    close = difflib.get_close_matches(name, nearby, 1)
+    close += difflib.get_close_matches(path.stem, known, 3)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"by name: {', '.join(known)}"
+    raise _file_error(name, f"does not exist; {hint}", "missing")
+
+
+def _file_error(path: str | Path, problem: str, code: Code = "unreadable") -> UserError:
+    return UserError(f"config file {shortened(str(path))!r} {problem}", code=code, field=str(path))
+
+
+def load_config(path_or_name: str | Path, overrides: Sequence[str] = ()) -> ConfigDict:
     """Runs a config file's get_config, applies overrides, checks every field.
 
     Args:
-      path: a Python file with get_config().
+      path_or_name: a Python file with get_config(), or the name of one in configs/.
       overrides: as typed, such as ['--config.batch_size=256', '--noconfig.flip'].
 
     Raises:
-      UserError: the file is missing or broken, or a field is misspelt or out of range.
+      UserError: the file is missing or broken, or a field is unknown or not allowed.
     """
-    # Imported here: absl's flags are needed by the commands that read a config file alone.
-    from absl import flags
-    from ml_collections import config_flags
-
+    path = find_config(path_or_name)
+    changes = _parse_overrides(overrides)
     try:
-        found = Path(path).is_file()
-    except OSError as error:  # a name too long, a folder without permission
-        raise UserError(f"config file {path} cannot be read: {error.strerror}") from error
-    if not found:
-        raise UserError(f"config file {path} does not exist{_similar_file(Path(path))}")
-    _check_override_names(overrides)
-    argv = ["", f"--config={path}", *overrides]
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
-    try:
-        leftover = values(argv)[1:]
-        getattr(values.config, "lock", None)  # an OSError of the file is kept until it is used
+        config = _run_file(path)
     # The config file is the user's own code: it can raise anything, or end the program.
     except (Exception, SystemExit) as error:
-        raise UserError(_explain(error, path)) from error
-    if leftover:
-        raise UserError(f"unexpected argument {_shown(leftover[0])}")
-    config = values.config
+        raise _file_error(path, f"raised {type(error).__name__}: {reason(error)}") from error
     if not isinstance(config, ConfigDict):
-        raise UserError(f"{path}: get_config() must return a ConfigDict, not {_shown(config)}")
-    validate(config)
-    return config
+        raise _file_error(path, f"must return a ConfigDict, not {_shown(config)}")
+    for name, value in changes.items():
+        *groups, last = name.split(".")
+        try:
+            part = config
+            for group in groups:
+                part = part[group]
+            part[last] = value
+        except Exception as error:  # no such field in the user's ConfigDict, or of another type
+            raise _field_error(name, f"cannot be set in {path}: {reason(error)}") from error
+    return validate(config)
 
 
-def _similar_file(path: Path) -> str:
-    names = [p.name for p in path.parent.glob("*.py") if p.stem not in ("__init__", "base", "he")]
-    close = difflib.get_close_matches(path.name, names, 1) or difflib.get_close_matches(
-        path.name + ".py", names, 1
-    )
-    return f"; did you mean {path.parent / close[0]}?" if close else ""
+class _Loader(SourceFileLoader):
+    """Takes no bytecode from __pycache__, where an edit within the same second goes unnoticed."""
+
+    def get_code(self, fullname: str) -> Any:
+        return self.source_to_code(self.get_data(self.path), self.path)
 
 
-def _check_override_names(overrides: Sequence[str]) -> None:
-    for argument in overrides:
-        match = re.match(r"--?(?:no)?config\.([^=]+)", argument)
-        if match:
-            _check_field_name(match[1])
+def _run_file(path: Path) -> Any:
+    loader = _Loader("config_file", str(path))
+    spec = importlib.util.spec_from_file_location("config_file", path, loader=loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    return module.get_config()
 
 
-def _check_field_name(field: str) -> None:
-    if field in RULES:
+def _parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """Field -> value of --config.FIELD=VALUE, --config.FIELD VALUE, --[no]config.FLAG."""
+    changes, rest = {}, list(overrides)
+    while rest:
+        argument = rest.pop(0)
+        match = re.fullmatch(r"--?(no)?config\.([^=]+)(?:=(.*))?", argument, re.DOTALL)
+        if not match:
+            name = shortened(argument.partition("=")[0], 100)
+            hint = "; --config.FIELD=VALUE changes a field" if name.startswith("-") else ""
+            raise UserError(f"unknown argument {name}{hint}", code="unknown", field=name)
+        no, name, text = match.groups()
+        _check_name(name)
+        is_flag = FIELDS[name].rule.type is bool
+        if no and (text is not None or not is_flag):
+            raise _field_error(name, "takes a value: --config.FIELD=VALUE")
+        if text is None and is_flag:
+            text = str(not no)
+        elif text is None:
+            if not rest or rest[0].startswith("--"):
+                raise _field_error(name, "needs a value: --config.FIELD=VALUE", "missing")
+            text = rest.pop(0)
+        changes[name] = _parse(FIELDS[name], text)
+    return changes
+
+
+def _parse(field: Field, text: str) -> Any:
+    if text == "None" and field.rule(None):
+        return None
+    try:
+        value = _PARSERS[field.rule.type](text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError, KeyError):
+        value = text  # which is of another type, and so refused
+    _check_value(field, value)
+    return value
+
+
+def _parse_tuple(text: str) -> tuple[Any, ...]:
+    value = ast.literal_eval(text.strip())
+    return tuple(value) if isinstance(value, tuple | list) else (value,)
+
+
+_FLAGS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
+_PARSERS: dict[type, Callable[[str], Any]] = {
+    bool: lambda text: _FLAGS[text.lower()],
+    int: int,
+    float: float,
+    str: str,
+    tuple: _parse_tuple,
+}
+
+
+def _field_error(name: str, problem: str, code: Code = "invalid") -> UserError:
+    return UserError(f"config.{name} {problem}", code=code, field=f"config.{name}")
+
+
+def _check_name(name: str) -> None:
+    if name in FIELDS:
         return
-    close = difflib.get_close_matches(field, RULES, 1)
-    hint = f"; did you mean config.{close[0]}?" if close else " (configs/base.py lists all)"
-    raise UserError(f"config.{shortened(field, 100)}: no such field{hint}")
+    short = shortened(name, 100)
+    if _UNSUPPORTED.search(name):
+        raise _field_error(short, "is not supported", "unknown")
+    close = [known for known in FIELDS if known.endswith(f".{name}")]
+    close += difflib.get_close_matches(name, FIELDS, 1, cutoff=0.75)
+    hint = f"did you mean config.{close[0]}?" if close else "flax_resnet/config/fields.py has all"
+    raise _field_error(short, f"is not a field; {hint}", "unknown")
 
 
-def _explain(error: BaseException, path: str | Path) -> str:
-    from absl import flags
-
-    # A flag's own error: flag --config.batch_size=abc: invalid literal for int ...
-    match = re.match(r"flag --config\.([\w.]+)=(.*?): ", str(error), re.DOTALL)
-    if match and match[1] in RULES:
-        words = RULES[match[1]][1]
-        return f"config.{match[1]} is {_shown(match[2])}: it must be {words}"
-    if isinstance(error, flags.UnrecognizedFlagError):
-        return f"--{error.flagname}: no such flag; --config.FIELD=VALUE changes a field"
-    if isinstance(error, flags.Error):
-        if not str(error).startswith("flag --config="):
-            return reason(error)
-        error = error.__context__ or error
-        if str(error).startswith("Error whilst parsing config file") and error.__context__:
-            error = error.__context__  # what the file itself raised, without a traceback in it
-    return f"config file {path}: {type(error).__name__}: {reason(error)}"
+def _check_value(field: Field, value: Any) -> None:
+    if not field.rule(value):
+        raise _field_error(field.name, f"is {_shown(value)}: it must be {field.rule.words}")
 
 
 def _shown(value: Any) -> str:
     """A value as Python writes it, short enough to print."""
     try:
         return shortened(repr(value), 100)
-    except Exception:  # a whole number of more than 4,300 digits, an object of the user's own
+    except Exception:  # an integer of more than 4,300 digits, an object of the user's own
         return f"a value of type {type(value).__name__}"
 
 
 def design_of(config: ConfigDict) -> Design:
-    """The named design with the parts that config.design gives."""
+    """The named design with the parts that config.design changes."""
     changes = {
         field: tuple(value) if isinstance(value, list | tuple) else value
         for field, value in config.design.items()
@@ -133,71 +213,73 @@ def design_of(config: ConfigDict) -> Design:
 
 
 def to_json(config: ConfigDict) -> str:
-    """The resolved config as JSON, a field a line."""
-    return json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
+    """The resolved config as JSON, a field per line, after the number of its format."""
+    return json.dumps({"format": FORMAT, **config.to_dict()}, indent=2) + "\n"
 
 
 def from_json(text: str) -> ConfigDict:
-    """The inverse of to_json, checked.
+    """The inverse of to_json, checked; it also reads older formats.
 
     Raises:
-      UserError: not such a file.
+      UserError: not such a file, a newer format with unknown fields, or a field is not allowed.
     """
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"not JSON: {reason(error)}") from error
+        raise UserError(f"not JSON: {reason(error)}", code="unreadable") from error
     if not isinstance(values, dict):
-        raise UserError(f"not a config but {_shown(values)}")
-    _check_fields(_flattened(values))  # before ConfigDict, which takes no name of its own methods
-    return validate(ConfigDict(_tuples(values)))
+        raise UserError(f"not a config but {_shown(values)}", code="unreadable")
+    format_ = values.pop("format", 1)
+    if not is_int(format_) or format_ < 1:
+        raise UserError(f"format is {_shown(format_)}: it must be a number", field="format")
+    flat = flat_fields(values)
+    for name in flat:
+        if format_ > FORMAT and name not in FIELDS:
+            problem = f"is of a newer program: the run has format {_shown(format_)}, this {FORMAT}"
+            raise _field_error(shortened(name, 100), problem, "unknown")
+    for name, field in FIELDS.items():
+        # Format 1 had no number while fields were added to it.
+        if format_ == 1 or format_ < field.since:
+            flat.setdefault(name, field.absent)
+    _check_fields(flat)  # before ConfigDict, which takes no name of its own methods
+    values = {name: tuple(v) if isinstance(v, list) else v for name, v in flat.items()}
+    return validate(ConfigDict(_nested(values)))
 
 
-def _tuples(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _tuples(item) for key, item in value.items()}
-    return tuple(value) if isinstance(value, list) else value
+def flat_fields(values: Any, group: str = "") -> dict[str, Any]:
+    """Every field by its full name, such as design.block, with its value.
 
+    Args:
+      values: a ConfigDict, or a dict as in its JSON.
+      group: what the names begin with, with its dot.
 
-def changed_field(old: ConfigDict, new: ConfigDict) -> tuple[str, Any, Any] | None:
-    """The first field in which a run may not go on under `new`: (name, old, new); None: it may.
-
-    num_epochs may grow where no schedule depends on the length of the run.
+    Raises:
+      UserError: a reference cannot be resolved.
     """
-    old_values, new_values = flat_fields(old), flat_fields(new)
-    for field in sorted(old_values.keys() | new_values.keys()):
-        before, now = old_values.get(field), new_values.get(field)
-        if field in FREE_FIELDS or before == now:
-            continue
-        if field == "num_epochs" and new.schedule == "constant" and new.num_epochs > old.num_epochs:
-            continue
-        return field, before, now
-    return None
-
-
-def flat_fields(config: ConfigDict) -> dict[str, Any]:
-    """Every field by its full name, such as design.block, with its value."""
-    return _flattened({field: _value(config, field) for field in config})
-
-
-def _value(config: ConfigDict, field: Any) -> Any:
-    try:
-        value = config[field]
-        return value.to_dict() if isinstance(value, ConfigDict) else value
-    # A reference to what the config file leaves open, or that cannot be computed.
-    except Exception as error:
-        raise UserError(f"config.{field} cannot be read: {reason(error)}") from error
-
-
-def _flattened(values: dict[str, Any]) -> dict[str, Any]:
-    """The design's fields in the place of `design`, in the order of the rest."""
     flat = {}
-    for field, value in values.items():
-        if field == "design" and isinstance(value, dict):
-            flat |= {f"design.{part}": figure for part, figure in value.items()}
+    for key in values:
+        name = f"{group}{key}"
+        try:
+            value = values[key]
+        except Exception as error:  # a reference that the file leaves open, or that fails
+            raise _field_error(name, f"cannot be read: {reason(error)}") from error
+        if name in _GROUPS and isinstance(value, dict | ConfigDict):
+            flat |= flat_fields(value, f"{name}.")
         else:
-            flat[field] = value
+            flat[name] = value
     return flat
+
+
+def _nested(flat: dict[str, Any]) -> dict[str, Any]:
+    """The inverse of flat_fields, as dicts."""
+    nested: dict[str, Any] = {}
+    for name, value in flat.items():
+        *groups, last = name.split(".")
+        part = nested
+        for group in groups:
+            part = part.setdefault(group, {})
+        part[last] = value
+    return nested
 
 
 def validate(config: ConfigDict) -> ConfigDict:
@@ -213,85 +295,99 @@ def validate(config: ConfigDict) -> ConfigDict:
 
 def _check_fields(values: dict[str, Any]) -> None:
     """Checks names and values, each field alone."""
-    if "design" in values:
-        raise UserError(f"config.design is {_shown(values['design'])}: it must hold fields")
-    for field in values:
-        _check_field_name(str(field))
-    for field, (test, words) in RULES.items():
-        if field not in values:
-            raise UserError(f"config.{field} is missing: start from configs/base.py")
-        if not test(values[field]):
-            raise UserError(f"config.{field} is {_shown(values[field])}: it must be {words}")
+    for name in values:
+        if name in _GROUPS:
+            raise _field_error(name, f"is {_shown(values[name])}: it must hold fields")
+        _check_name(name)
+    for name, field in FIELDS.items():
+        if name not in values:
+            raise _field_error(name, "is missing: start from default_config()", "missing")
+        _check_value(field, values[name])
 
 
 def _validate_together(config: ConfigDict) -> None:
     design = design_of(config)
-    layers = len(design.stage_sizes)
-    for field in ("stage_channels", "kernel_sizes", "shortcut_kernels"):
-        if len(getattr(design, field)) != layers:
-            raise UserError(
-                f"config.design.{field} has {len(getattr(design, field))} numbers and "
-                f"design.stage_sizes {layers}: each residual layer needs one of both"
+    stages = len(design.stage_sizes)
+    for part in ("stage_channels", "kernel_sizes", "shortcut_kernels"):
+        if len(getattr(design, part)) != stages:
+            raise _field_error(
+                f"design.{part}",
+                f"has {len(getattr(design, part))} numbers and design.stage_sizes {stages}: "
+                "each stage needs one of both",
+                "conflict",
             )
     if sum(design.stage_sizes) > MAX_BLOCKS:
-        raise UserError(
-            f"config.design.stage_sizes is {design.stage_sizes}, {sum(design.stage_sizes):,} "
-            f"blocks in all: it must be {MAX_BLOCKS:,} at most"
+        raise _field_error(
+            "design.stage_sizes",
+            f"is {design.stage_sizes}, {sum(design.stage_sizes):,} blocks in all: "
+            f"it must be {MAX_BLOCKS:,} at most",
         )
     if design.block == "bottleneck" and design.shortcut == "none":
-        raise UserError("config.design.shortcut is 'none': plain nets have basic blocks")
+        raise _field_error(
+            "design.shortcut", "is 'none', which needs design.block=basic", "conflict"
+        )
     if design.shortcut == "pad" and list(design.stage_channels) != sorted(design.stage_channels):
-        raise UserError(
-            "config.design.shortcut is 'pad', which can only add channels, and "
-            f"design.stage_channels {design.stage_channels} shrink: take 'projection'"
+        raise _field_error(
+            "design.shortcut",
+            "is 'pad', which can only add channels, but design.stage_channels is "
+            f"{design.stage_channels}: use 'projection'",
+            "conflict",
         )
     if config.optimizer == "adam" and config.weight_decay:
-        raise UserError(
-            f"config.weight_decay is {config.weight_decay}, and adam has none: "
-            "take config.optimizer=adamw (decoupled), sgd, momentum or nesterov (L2)"
+        raise _field_error(
+            "weight_decay",
+            f"is {config.weight_decay}, but adam has none: use config.optimizer=adamw "
+            "(decoupled), or sgd, momentum or nesterov (L2)",
+            "conflict",
         )
     if config.warmup_epochs >= config.num_epochs:
-        raise UserError(
-            f"config.warmup_epochs is {config.warmup_epochs}: it must be below "
-            f"num_epochs ({config.num_epochs})"
+        raise _field_error(
+            "warmup_epochs",
+            f"is {config.warmup_epochs}: it must be below num_epochs ({config.num_epochs})",
+            "conflict",
         )
     if list(config.step_boundaries) != sorted(set(config.step_boundaries)):
-        raise UserError(
-            f"config.step_boundaries is {_shown(config.step_boundaries)}: "
-            "each must be above the one before it"
+        raise _field_error(
+            "step_boundaries", f"is {_shown(config.step_boundaries)}: it must be increasing"
         )
     if config.archive is not None and config.dataset != "cifar10":
-        raise UserError(
-            f"config.archive is given, and config.dataset is {config.dataset!r}: "
-            "the archive is CIFAR-10's, for config.dataset=cifar10"
+        raise _field_error(
+            "archive",
+            f"is CIFAR-10's, but config.dataset is {config.dataset!r}: use config.dataset=cifar10",
+            "conflict",
         )
 
 
 def check_image_size(config: ConfigDict, image_shape: tuple[int, int, int]) -> None:
-    """Checks that images of this (height, width, channels) are large enough for all of the config.
+    """Checks that images of this (height, width, channels) are large enough for the config.
 
     Raises:
-      UserError: naming the image and the field: the design's halvings, its pool, the crop.
+      UserError: the images are too small for the design's halvings, its pool or the crop.
     """
     design = design_of(config)
     halvings = len(design.stage_sizes) - 1 + (2 if design.stem == "imagenet" else 0)
     images = f"images of {image_shape[0]} x {image_shape[1]} pixels"
     side = min(image_shape[:2])
     if halvings and side <= 2 ** (halvings - 1):
-        raise UserError(
-            f"config.design.stage_sizes has {len(design.stage_sizes)} layers: with the stem "
-            f"{design.stem!r} they halve {images} {halvings} times, the last time one pixel: "
-            "set a larger config.image_size, or take fewer layers"
+        raise _field_error(
+            "design.stage_sizes",
+            f"has {len(design.stage_sizes)} stages: with the stem {design.stem!r} they halve "
+            f"{images} {halvings} times, the last time a single pixel: "
+            "set a larger config.image_size, or use fewer stages",
+            "conflict",
         )
     height, width = (math.ceil(side / 2**halvings) for side in image_shape[:2])
     if design.pool_size and min(height, width) < design.pool_size:
-        raise UserError(
-            f"config.design.pool_size is {design.pool_size}, but {images} are "
-            f"{height} x {width} at the pool: "
-            "set config.image_size, or pool_size=0 for the whole map"
+        raise _field_error(
+            "design.pool_size",
+            f"is {design.pool_size}, but {images} are {height} x {width} at the pool: "
+            "set config.image_size, or pool_size=0 for the whole map",
+            "conflict",
         )
     if config.crop_padding >= side:
-        raise UserError(
-            f"config.crop_padding is {config.crop_padding}, but {images} would be cropped to "
-            f"nothing but padding: it must be below {side}, or set a larger config.image_size"
+        raise _field_error(
+            "crop_padding",
+            f"is {config.crop_padding}, but crops of {images} could be all padding: "
+            f"it must be below {side}, or set a larger config.image_size",
+            "conflict",
         )

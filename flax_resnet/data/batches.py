@@ -73,7 +73,7 @@ class TrainBatches:
         self._batch_size = batch_size
         self._full_steps, rest = divmod(len(labels), batch_size)
         self._last_size = 0 if drop_last else rest
-        self._steps_per_chunk = steps_per_chunk
+        self.steps_per_chunk = steps_per_chunk
         self._seed = seed
         self._images = images
         self._transforms = tuple(transforms)
@@ -94,7 +94,7 @@ class TrainBatches:
 
     def chunk_bounds(self, first_step: int = 0) -> list[tuple[int, int]]:
         """(first step, step after the last) of each chunk of an epoch from `first_step` on."""
-        grid = range(0, self._full_steps, self._steps_per_chunk)
+        grid = range(0, self._full_steps, self.steps_per_chunk)
         edges = {first_step, *grid, self._full_steps, self.steps_per_epoch}
         return list(itertools.pairwise(sorted(e for e in edges if e >= first_step)))
 

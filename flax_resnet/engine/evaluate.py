@@ -1,21 +1,27 @@
-"""Loss and accuracy over a set of images, each counted exactly once."""
+"""Loss, accuracy and logits of a set of images, each taken exactly once."""
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Int32, UInt8
+from jaxtyping import Float, Int32, UInt8
 
-from flax_resnet.data.batches import EvalChunk, eval_chunks, prefetch
-from flax_resnet.engine.mesh import CompiledSteps, DataParallel, InFlight, PlacedChunk
+from flax_resnet.data.batches import eval_chunks, prefetch
+from flax_resnet.engine.dispatch import (
+    CompiledSteps,
+    InFlight,
+    PlacedChunk,
+    choose_steps_per_dispatch,
+)
+from flax_resnet.engine.mesh import DataParallel
 from flax_resnet.engine.state import MetricSums
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Figures of an evaluation.
+    """The metrics of an evaluation.
 
     Attributes:
       loss: mean cross-entropy over the images.
@@ -31,7 +37,7 @@ class Evaluation:
 class Evaluator:
     """Evaluates on a fixed set of images, on an accelerator in as few dispatches as it can.
 
-    A set that fits into one dispatch stays on the accelerator from the first evaluation on.
+    A set that fits into one dispatch stays on the accelerator from its first use on.
     """
 
     def __init__(
@@ -51,41 +57,51 @@ class Evaluator:
         devices = parallel.num_devices
         self._batch_size = -(-min(batch_size, len(images)) // devices) * devices
         num_batches = -(-len(images) // self._batch_size)
-        wanted = steps_per_dispatch or parallel.steps_per_dispatch(
-            num_batches, self._batch_size * images[0].nbytes
+        wanted = steps_per_dispatch or choose_steps_per_dispatch(
+            parallel.platform, num_batches, self._batch_size * images[0].nbytes
         )
         self._steps_per_dispatch = min(wanted, num_batches)
         self._stays = 1 < self._steps_per_dispatch == num_batches
         self._only_chunk: PlacedChunk | None = None
 
     def compile(self, variables: Any) -> None:
-        """Compiles the step, if that is not done yet."""
+        """Compiles the step, unless that is done."""
         sums = self._parallel.replicate(MetricSums.zeros())
-        self._steps.compile_for(variables, sums, next(iter(self._placed_chunks())))
+        first = next(iter(self._resident() or self._chunks()))
+        self._steps.compile_for(variables, sums, first)
 
     def __call__(
         self, variables: Any, should_stop: Callable[[], bool] = lambda: False
     ) -> Evaluation | None:
         """Evaluates; None where `should_stop` was true between two dispatches."""
         sums = self._parallel.replicate(MetricSums.zeros())
-        in_flight = InFlight(self._parallel, self._steps_per_dispatch)
-        for chunk in self._placed_chunks():
+        in_flight = InFlight(self._parallel.platform, self._steps_per_dispatch)
+        for chunk in self._resident() or prefetch(self._chunks):
             if should_stop():
                 return None
-            sums = self._steps(variables, sums, chunk)
+            sums, _ = self._steps(variables, sums, chunk)
             in_flight.add(sums)
         sums = jax.device_get(sums)
         images = int(sums.images)
         return Evaluation(float(sums.loss) / images, int(sums.correct) / images, images)
 
-    def _placed_chunks(self) -> Iterable[PlacedChunk]:
-        if self._only_chunk is not None:
-            return [self._only_chunk]
-        chunks = eval_chunks(self._images, self._labels, self._batch_size, self._steps_per_dispatch)
-        if self._stays:
-            self._only_chunk = self._place(next(chunks))
-            return [self._only_chunk]
-        return prefetch(lambda: map(self._place, chunks))
+    def logits(self, variables: Any) -> Float[np.ndarray, "n classes"]:
+        """The logits of all images, in their order."""
+        sums = self._parallel.replicate(MetricSums.zeros())
+        parts: list[np.ndarray] = []
+        for chunk in self._resident() or prefetch(self._chunks):
+            logits = jax.device_get(self._steps(variables, sums, chunk)[1])
+            parts.append(logits.reshape(-1, logits.shape[-1]))
+        return np.concatenate(parts)[: len(self._images)]
 
-    def _place(self, chunk: EvalChunk) -> PlacedChunk:
-        return self._parallel.place(chunk.images, chunk.labels, chunk.mask)
+    def _resident(self) -> Iterable[PlacedChunk]:
+        """The chunk that stays on the devices; empty where the set takes more than one."""
+        if self._stays and self._only_chunk is None:
+            self._only_chunk = next(self._chunks())
+        return [] if self._only_chunk is None else [self._only_chunk]
+
+    def _chunks(self) -> Iterator[PlacedChunk]:
+        for chunk in eval_chunks(
+            self._images, self._labels, self._batch_size, self._steps_per_dispatch
+        ):
+            yield self._parallel.place(chunk.images, chunk.labels, chunk.mask)

@@ -6,9 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from flax import linen as nn
 from flax import struct
-
-from flax_resnet.models.resnet import ResNet
 
 # A leaf of these trees is an array, but JAX and orbax also build them of shapes and shardings.
 Leaf = Any
@@ -22,18 +21,25 @@ class TrainState:
       step: int32, steps taken since the start of the run.
       params: parameters of the network.
       batch_stats: running statistics of BatchNorm.
-      opt_state: state of the optax optimiser.
+      opt_state: state of the optax optimizer.
+      averages: averaged variables, as in `variables`; None: none are kept.
     """
 
     step: Leaf
     params: Any
     batch_stats: Any
     opt_state: Any
+    averages: Any = None
 
     @property
     def variables(self) -> Mapping[str, Any]:
-        """The collections that the network is applied to."""
+        """The collections that training applies the network to."""
         return {"params": self.params, "batch_stats": self.batch_stats}
+
+    @property
+    def evaluated(self) -> Mapping[str, Any]:
+        """The collections to evaluate and predict with: the averages, if any are kept."""
+        return self.variables if self.averages is None else self.averages
 
 
 @struct.dataclass
@@ -45,8 +51,8 @@ class MetricSums:
       batches: int32, number of batches.
       correct: int32, images whose largest logit is the label's.
       images: int32, number of images.
-      non_finite: int32, steps whose loss or a gradient was NaN or infinite; the other sums are
-        without them.
+      non_finite: int32, steps whose loss or new state was NaN or infinite; the other sums leave
+        them out.
     """
 
     loss: Leaf
@@ -62,7 +68,7 @@ class MetricSums:
         return cls(jnp.zeros((), dtype), zero, zero, zero, zero)
 
     def add(self, loss: Any, correct: Any, images: Any) -> "MetricSums":
-        """These sums and one batch more."""
+        """These sums with one more batch."""
         return MetricSums(
             self.loss + loss,
             self.batches + 1,
@@ -73,22 +79,15 @@ class MetricSums:
 
 
 def init_state(
-    model: ResNet,
+    model: nn.Module,
     optimizer: optax.GradientTransformation,
     image_shape: tuple[int, int, int],
     seed: int,
 ) -> TrainState:
-    """Initial weights and optimiser state.
-
-    Args:
-      model: the network.
-      optimizer: the optimiser.
-      image_shape: (height, width, channels).
-      seed: of the weights.
-    """
+    """Initial weights and optimizer state, for images of (height, width, channels)."""
 
     def init(key: jax.Array) -> TrainState:
-        variables = model.init(key, jnp.zeros((1, *image_shape), model.dtype))
+        variables = model.init(key, jnp.zeros((1, *image_shape)))
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             params=variables["params"],

@@ -1,7 +1,7 @@
-"""One training step and one evaluation step, as pure functions.
+"""The training, prediction and evaluation steps, as pure functions.
 
-`parallel.py` compiles them. Under a mapped axis (shard_map, pmap) `axis_name` names it, and each
-device holds an equal share of the batch.
+mesh.py compiles them. Under a mapped axis (shard_map, pmap), which `axis_name` names, each device
+holds an equal share of the batch.
 """
 
 import dataclasses
@@ -11,15 +11,18 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import optax
+from flax import linen as nn
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, UInt8
+from jaxtyping import Array, Bool, Float, UInt8
 
+from flax_resnet.engine.losses import Labels, cross_entropy, is_correct
 from flax_resnet.engine.state import MetricSums, TrainState
-from flax_resnet.models.resnet import ResNet
 
+Images = UInt8[Array, "batch height width channels"]
 Normalize = Callable[[UInt8[Array, "*shape channels"]], Float[Array, "*shape channels"]]
 TrainStep = Callable[..., tuple[TrainState, MetricSums]]
-EvalStep = Callable[..., MetricSums]
+Predict = Callable[[Any, Images], Float[Array, "batch classes"]]
+EvalStep = Callable[..., tuple[MetricSums, jax.Array]]
 
 
 def make_normalize(
@@ -34,95 +37,136 @@ def make_normalize(
 
 
 def make_train_step(
-    model: ResNet,
+    model: nn.Module,
     optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
     normalize: Normalize,
-    axis_name: str | None = None,
+    *,
     on_nan: Literal["stop", "skip"] = "stop",
+    seed: int = 0,
 ) -> TrainStep:
-    """A function (state, sums, (images uint8 [B, H, W, 3], labels int [B])) -> (state, sums).
+    """A function (state, sums, (images, labels)) -> (state, sums).
 
-    The loss is cross-entropy, mean over the batch. BatchNorm's statistics are those of the local
-    batch unless `model.axis_name` is `axis_name`; the running ones are averaged over devices.
+    The loss is cross-entropy, mean over the batch. The optimizer's updates are scaled by
+    `schedule(state.step)`. The network gets the key fold_in(key(seed), state.step) as 'dropout':
+    the same in a resumed run, another on each device of a mapped axis. XLA drops an unused key.
 
-    A step whose loss, a gradient or a statistic of BatchNorm is not finite changes nothing but
-    `sums.non_finite`. With `on_nan` 'skip' it counts as a step taken. With 'stop' it does not, and
-    no later step changes anything while `sums.non_finite` is above 0: what is there when the host
-    finds out is the state before that step.
+    A step whose loss or new state is not finite changes nothing but `sums.non_finite`. With
+    `on_nan` 'skip' it counts as a step taken. With 'stop' it does not, and no later step changes
+    anything while `sums.non_finite` is above 0: what is there when the host finds out is the state
+    before that step.
     """
 
     def train_step(
         state: TrainState,
         sums: MetricSums,
-        batch: tuple[UInt8[Array, "batch height width channels"], Int[Array, " batch"]],
+        batch: tuple[Images, Labels],
+        axis_name: str | None = None,
+        norm_axis_name: str | None = None,
     ) -> tuple[TrainState, MetricSums]:
+        """One step; BatchNorm shares its statistics over `norm_axis_name`; None: they are local."""
         images, labels = batch
-
-        def loss_fn(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
-            logits, updates = model.apply(
-                {"params": params, "batch_stats": state.batch_stats},
-                normalize(images),
-                train=True,
-                mutable=["batch_stats"],
-            )
-            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-            return losses.mean(), (logits, updates["batch_stats"])
-
-        grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
-        (loss, (logits, batch_stats)), grads = grad_fn(state.params)
-        correct = (logits.argmax(-1) == labels).sum(dtype=jnp.int32)
-        count = labels.size
+        network = model if norm_axis_name is None else model.clone(axis_name=norm_axis_name)
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        if axis_name is not None:
+            key = jax.random.fold_in(key, lax.axis_index(axis_name))
+        (loss, (logits, batch_stats)), grads = _loss_and_grads(
+            network, state, normalize(images), labels, key
+        )
+        correct = is_correct(logits, labels).sum(dtype=jnp.int32)
+        count = len(images)
         if axis_name is not None:
             loss, grads, batch_stats = lax.pmean((loss, grads, batch_stats), axis_name)
             correct = lax.psum(correct, axis_name)
             count *= lax.axis_size(axis_name)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        new_state = TrainState(
+        rate = schedule(state.step)
+        updates = jax.tree.map(lambda u: jnp.asarray(rate, u.dtype) * u, updates)
+        new_state = dataclasses.replace(
+            state,
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),
             batch_stats=batch_stats,
             opt_state=opt_state,
         )
-        finite = _all_finite((loss, grads, batch_stats))
-        old_sums = dataclasses.replace(sums, non_finite=sums.non_finite + ~finite)
-        old_state = state
-        if on_nan == "stop":
-            finite &= sums.non_finite == 0
-        else:
-            old_state = dataclasses.replace(state, step=state.step + 1)
-        return _choose(finite, (new_state, sums.add(loss, correct, count)), (old_state, old_sums))
+        new = new_state, sums.add(loss, correct, count)
+        return _keep_finite(_all_finite((loss, new_state)), new, (state, sums), on_nan)
 
     return train_step
 
 
+def _loss_and_grads(
+    network: nn.Module, state: TrainState, images: jax.Array, labels: jax.Array, key: jax.Array
+) -> tuple[tuple[jax.Array, tuple[jax.Array, Any]], Any]:
+    """((mean loss, (logits, new running statistics)), gradients)."""
+
+    def loss_fn(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
+        logits, updates = network.apply(
+            {"params": params, "batch_stats": state.batch_stats},
+            images,
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": key},
+        )
+        return cross_entropy(logits, labels).mean(), (logits, updates["batch_stats"])
+
+    return jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+
+
 def _all_finite(tree: Any) -> Bool[Array, ""]:
+    """Asked of the new state, not of the gradients, which all end up in it.
+
+    The optimizer's part is not implied by the parameters: where the square of a finite gradient
+    overflows, Adam divides by infinity, and that weight would never move again.
+    """
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
-def _choose(condition: Bool[Array, ""], tree: Any, otherwise: Any) -> Any:
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), tree, otherwise)
+def _keep_finite(
+    finite: Bool[Array, ""],
+    new: tuple[TrainState, MetricSums],
+    old: tuple[TrainState, MetricSums],
+    on_nan: str,
+) -> tuple[TrainState, MetricSums]:
+    """`new` after a finite step, else `old` with the step noted as not finite."""
+    state, sums = old
+    noted = dataclasses.replace(sums, non_finite=sums.non_finite + ~finite)
+    if on_nan == "stop":
+        finite &= sums.non_finite == 0
+    else:
+        state = dataclasses.replace(state, step=state.step + 1)
+    return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, (state, noted))
 
 
-def make_eval_step(model: ResNet, normalize: Normalize, axis_name: str | None = None) -> EvalStep:
-    """A function (variables, sums, (images, labels, mask)) -> sums, over the images in `mask`."""
+def make_predict(model: nn.Module, normalize: Normalize) -> Predict:
+    """A function (variables, images uint8 [B, H, W, 3]) -> logits [B, classes]."""
+
+    def predict(variables: Any, images: Images) -> Float[Array, "batch classes"]:
+        logits: Any = model.apply(variables, normalize(images), train=False)
+        return logits
+
+    return predict
+
+
+def make_eval_step(predict: Predict) -> EvalStep:
+    """A function (variables, sums, (images, labels, mask)) -> (sums, logits [B, classes]).
+
+    The sums are over the images where `mask` is True, the others being padding.
+    """
 
     def eval_step(
         variables: Any,
         sums: MetricSums,
-        batch: tuple[
-            UInt8[Array, "batch height width channels"],
-            Int[Array, " batch"],
-            Bool[Array, " batch"],
-        ],
-    ) -> MetricSums:
+        batch: tuple[Images, Labels, Bool[Array, " batch"]],
+        axis_name: str | None = None,
+    ) -> tuple[MetricSums, Float[Array, "batch classes"]]:
         images, labels, mask = batch
-        logits: Any = model.apply(variables, normalize(images), train=False)
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        loss = jnp.where(mask, losses, 0).sum()
-        correct = (mask & (logits.argmax(-1) == labels)).sum(dtype=jnp.int32)
+        logits = predict(variables, images)
+        loss = jnp.where(mask, cross_entropy(logits, labels), 0).sum()
+        correct = (mask & is_correct(logits, labels)).sum(dtype=jnp.int32)
         count = mask.sum(dtype=jnp.int32)
         if axis_name is not None:
             loss, correct, count = lax.psum((loss, correct, count), axis_name)
-        return sums.add(loss, correct, count)
+        return sums.add(loss, correct, count), logits
 
     return eval_step

@@ -1,7 +1,6 @@
 """Weights of an earlier run: for evaluation, prediction, export, and to start another run from."""
 
 import dataclasses
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from ml_collections import ConfigDict
 from flax_resnet.config.build import abstract_checkpoint
 from flax_resnet.engine.state import TrainState
 from flax_resnet.process.errors import UserError
-from flax_resnet.runs.checkpoints import Checkpoints, Saved, Which
+from flax_resnet.runs.checkpoints import Checkpoints, Which
 from flax_resnet.runs.folder import DataInfo, RunFolder
 
 HEAD = "head"
@@ -51,19 +50,13 @@ def load_trained(
             "(config.validation_split), and the test images must not choose; take the last"
         )
     data = run.data_info()
-    state, sums = abstract_checkpoint(config, len(data.class_names), data.image_shape)
+    state, _ = abstract_checkpoint(config, len(data.class_names), data.image_shape)
     if not run.checkpoints.is_dir():
         raise UserError(f"{workdir} has no checkpoint yet")
-    checkpoints = Checkpoints(
-        run.checkpoints,
-        keep_best=which == "best",
-        read_only=True,
-        log=lambda line: print(line, file=sys.stderr),
-    )
     sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    saved = checkpoints.restore(Saved(state, sums, 0.0, True), sharding, which)
-    checkpoints.close()
-    return Trained(config, data, saved.state.variables, int(saved.state.step))
+    with Checkpoints(run.checkpoints, keep_best=which == "best", read_only=True) as checkpoints:
+        variables, step = checkpoints.restore_variables(state.variables, sharding, which)
+    return Trained(config, data, variables, step)
 
 
 def start_from(state: TrainState, class_names: tuple[str, ...], trained: Trained) -> TrainState:

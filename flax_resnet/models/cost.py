@@ -6,13 +6,14 @@ through a whole design space.
 
 import dataclasses
 import functools
+from collections.abc import Iterator
+from typing import NamedTuple
 
-from flax_resnet.models.resnet import EXPANSION, Design
+from flax_resnet.models.blocks import BLOCKS
+from flax_resnet.models.designs import Design
 
 ImageShape = tuple[int, int, int]
 MapShape = tuple[int, int]
-
-_NORM = 2  # parameters a channel of BatchNorm: scale and bias
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +32,43 @@ class Cost:
         return Cost(self.params + other.params, self.multiply_adds + other.multiply_adds)
 
 
+class Convolution(NamedTuple):
+    """A square convolution without bias, followed by BatchNorm.
+
+    Attributes:
+      kernel_size: side of the kernel in pixels.
+      strides: stride in both directions.
+      channels: channels of its input.
+      features: channels of its output.
+      outputs: (height, width) of its output.
+    """
+
+    kernel_size: int
+    strides: int
+    channels: int
+    features: int
+    outputs: MapShape
+
+    @property
+    def weights(self) -> int:
+        """Parameters without BatchNorm's."""
+        return self.kernel_size**2 * self.channels * self.features
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of one image, forward."""
+        return self.weights * self.outputs[0] * self.outputs[1]
+
+
+class _Part:
+    """Convolutions, and their cost with BatchNorm's scale and bias, added up once."""
+
+    def __init__(self, *convolutions: Convolution) -> None:
+        self.convolutions = convolutions
+        self.params = sum(c.weights + 2 * c.features for c in convolutions)
+        self.multiply_adds = sum(c.multiply_adds for c in convolutions)
+
+
 def count(design: Design, num_classes: int, image_shape: ImageShape) -> Cost:
     """The cost of a whole network.
 
@@ -39,40 +77,27 @@ def count(design: Design, num_classes: int, image_shape: ImageShape) -> Cost:
       num_classes: number of logits.
       image_shape: (height, width, channels).
     """
-    *sides, channels = image_shape
-    imagenet = design.stem == "imagenet"
-    shape = _halved((sides[0], sides[1])) if imagenet else (sides[0], sides[1])
-    cost = _conv(channels, design.stem_channels, 7 if imagenet else 3, shape)
-    if imagenet:
-        shape = _halved(shape)  # the max pool
-    channels = design.stem_channels
-    for stage, (num_blocks, stage_channels) in enumerate(
-        zip(design.stage_sizes, design.stage_channels, strict=True)
-    ):
-        cost += _layer(
-            design.block,
-            design.shortcut,
-            design.bottleneck_stride,
-            num_blocks,
-            channels,
-            stage_channels,
-            design.kernel_sizes[stage],
-            design.shortcut_kernels[stage],
-            2 if stage > 0 else 1,
-            shape,
-        )
-        channels = stage_channels * EXPANSION[design.block]
-        shape = _halved(shape) if stage > 0 else shape
-    pool = (design.pool_size,) * 2 if design.pool_size else shape
-    features = channels * (shape[0] // pool[0]) * (shape[1] // pool[1])
-    return cost + Cost((features + 1) * num_classes, features * num_classes)
+    features = design.stage_channels[-1] * BLOCKS[design.block].expansion
+    if design.pool_size:
+        height, width = map_shape(len(design.stage_sizes), image_shape, design.stem)
+        features *= (height // design.pool_size) * (width // design.pool_size)
+    params, multiply_adds = (features + 1) * num_classes, features * num_classes
+    for times, part in _parts(design, image_shape):
+        params += times * part.params
+        multiply_adds += times * part.multiply_adds
+    return Cost(params, multiply_adds)
 
 
-def map_shape(num_layers: int, image_shape: ImageShape, stem: str = "cifar") -> MapShape:
+def convolutions(design: Design, image_shape: ImageShape) -> list[Convolution]:
+    """All convolutions of the network for images of (height, width, channels)."""
+    return [c for times, part in _parts(design, image_shape) for c in part.convolutions * times]
+
+
+def map_shape(num_stages: int, image_shape: ImageShape, stem: str = "cifar") -> MapShape:
     """(height, width) of the map that the average pool takes."""
     shape = image_shape[:2]
-    for _ in range(num_layers - 1 + (2 if stem == "imagenet" else 0)):
-        shape = _halved(shape)
+    for _ in range(num_stages - 1 + (2 if stem == "imagenet" else 0)):
+        shape = _strided(shape, 2)
     return shape
 
 
@@ -82,57 +107,69 @@ def depth(design: Design) -> int:
     return 2 + convolutions * sum(design.stage_sizes)
 
 
-def _halved(shape: MapShape) -> MapShape:
-    """Output of a convolution of stride 2: odd kernels padded by half give the upper half."""
-    return (shape[0] + 1) // 2, (shape[1] + 1) // 2
+def _strided(shape: MapShape, strides: int) -> MapShape:
+    """Output of a convolution: odd kernels padded by half give the upper half at stride 2."""
+    return -(-shape[0] // strides), -(-shape[1] // strides)
 
 
-def _conv(channels: int, features: int, kernel_size: int, outputs: MapShape) -> Cost:
-    """A convolution without bias and its BatchNorm; `outputs` is the map that it makes."""
-    weights = kernel_size**2 * channels * features
-    return Cost(weights + _NORM * features, weights * outputs[0] * outputs[1])
+def _parts(design: Design, image_shape: ImageShape) -> Iterator[tuple[int, _Part]]:
+    """Stem and blocks in their order; equal blocks in a row once, with how many they are."""
+    stem, shape = _stem(design.stem, design.stem_channels, image_shape)
+    yield 1, stem
+    kind = design.block, design.shortcut, design.bottleneck_stride
+    channels = design.stem_channels
+    for stage, num_blocks in enumerate(design.stage_sizes):
+        strides = 2 if stage > 0 else 1
+        stage_channels = design.stage_channels[stage]
+        sizes = stage_channels, design.kernel_sizes[stage], design.shortcut_kernels[stage]
+        yield 1, _block(kind, sizes, strides, channels, shape)
+        shape = _strided(shape, strides)
+        channels = stage_channels * BLOCKS[design.block].expansion
+        if num_blocks > 1:
+            yield num_blocks - 1, _block(kind, sizes, 1, channels, shape)
 
 
-@functools.cache  # the designs of a space share few different layers
-def _layer(
-    block: str,
-    shortcut: str,
-    bottleneck_stride: str,
-    num_blocks: int,
-    channels: int,
-    stage_channels: int,
-    kernel_size: int,
-    shortcut_kernel: int,
+@functools.cache
+def _stem(stem: str, features: int, image_shape: ImageShape) -> tuple[_Part, MapShape]:
+    """The stem and the (height, width) of its output."""
+    *sides, channels = image_shape
+    kernel_size, strides = (7, 2) if stem == "imagenet" else (3, 1)
+    shape = _strided((sides[0], sides[1]), strides)
+    part = _Part(Convolution(kernel_size, strides, channels, features, shape))
+    return part, _strided(shape, 2) if stem == "imagenet" else shape  # the max pool
+
+
+@functools.cache  # the designs of a space share few different blocks
+def _block(
+    kind: tuple[str, str, str],
+    sizes: tuple[int, int, int],
     strides: int,
-    shape: MapShape,
-) -> Cost:
-    """A residual layer: its first block may change the shape, the others keep it."""
-    features = stage_channels * EXPANSION[block]
-    outputs = _halved(shape) if strides == 2 else shape
-    first_outputs = shape if block == "bottleneck" and bottleneck_stride == "3x3" else outputs
-    cost = _branch(block, channels, stage_channels, kernel_size, first_outputs, outputs)
-    if shortcut == "projection" and (strides == 2 or channels != features):
-        cost += _conv(channels, features, shortcut_kernel, outputs)
-    other = _branch(block, features, stage_channels, kernel_size, outputs, outputs)
-    others = num_blocks - 1
-    return cost + Cost(others * other.params, others * other.multiply_adds)
-
-
-def _branch(
-    block: str,
     channels: int,
-    stage_channels: int,
-    kernel_size: int,
-    first_outputs: MapShape,
-    outputs: MapShape,
-) -> Cost:
-    """The convolutions of a block; `first_outputs` is the map that the first one makes."""
+    shape: MapShape,
+) -> _Part:
+    """A block.
+
+    Args:
+      kind: the design's block, shortcut and bottleneck_stride.
+      sizes: the stage's channels, kernel_size and shortcut_kernel.
+      strides: 2 halves the image, 1 keeps it.
+      channels: channels of its input.
+      shape: (height, width) of its input.
+    """
+    block, shortcut, bottleneck_stride = kind
+    inner, kernel_size, shortcut_kernel = sizes
+    features = inner * BLOCKS[block].expansion
     if block == "basic":
-        return _conv(channels, stage_channels, kernel_size, outputs) + _conv(
-            stage_channels, stage_channels, kernel_size, outputs
-        )
-    return (
-        _conv(channels, stage_channels, 1, first_outputs)
-        + _conv(stage_channels, stage_channels, kernel_size, outputs)
-        + _conv(stage_channels, stage_channels * EXPANSION[block], 1, outputs)
-    )
+        branch = [(kernel_size, strides, inner), (kernel_size, 1, inner)]
+    else:
+        first, second = (strides, 1) if bottleneck_stride == "1x1" else (1, strides)
+        branch = [(1, first, inner), (kernel_size, second, inner), (1, 1, features)]
+    made = []
+    x_channels, x_shape = channels, shape
+    for kernel_size, conv_strides, conv_features in branch:
+        x_shape = _strided(x_shape, conv_strides)
+        made.append(Convolution(kernel_size, conv_strides, x_channels, conv_features, x_shape))
+        x_channels = conv_features
+    if shortcut == "projection" and (strides == 2 or channels != features):
+        made.append(Convolution(shortcut_kernel, strides, channels, features, x_shape))
+    return _Part(*made)

@@ -1,9 +1,51 @@
-"""The named designs; each has a config of the same name."""
+"""The hyperparameters of Figure 4(a), and the named designs, each with a config of its name.
 
-from flax_resnet.models.resnet import Design
+A design is, for each stage i, the number of blocks B_i, the channels C_i, the kernel F_i of the
+blocks' convolutions and the kernel K_i of the shortcut; and P, the average pool's kernel.
+"""
+
+import dataclasses
+from typing import Literal
+
+BlockName = Literal["basic", "bottleneck"]
 
 
-def _imagenet(stage_sizes: tuple[int, ...], block: str) -> Design:
+@dataclasses.dataclass(frozen=True)
+class Design:
+    """A point of the design space; the tuples have an element for each stage.
+
+    Attributes:
+      stage_sizes: B_i, residual blocks in stage i. Every stage but the first halves the image.
+      stage_channels: C_i, channels of stage i (of a bottleneck: its inner channels).
+      kernel_sizes: F_i, side of the blocks' square convolution kernels, odd.
+      shortcut_kernels: K_i, side of the projection's kernel where the shape changes, odd.
+      pool_size: P, side of the average pool before the linear layer; None: the whole map.
+      block: 'basic' (two F x F) or 'bottleneck' (1x1, F x F, 1x1 with four times the channels).
+      shortcut: where the shape changes, 'projection' (convolution and BatchNorm), 'pad' (every
+        other pixel, new channels zero: He's option A); 'none' leaves out every shortcut, also
+        the identities (a plain net).
+      stem: 'cifar' (3x3, stride 1) or 'imagenet' (7x7, stride 2, then a 3x3 max pool, stride 2).
+      bottleneck_stride: the convolution that halves the image in a bottleneck, '1x1' (the first,
+        as in Figure 3) or '3x3' (what most libraries ship).
+    """
+
+    stage_sizes: tuple[int, ...]
+    stage_channels: tuple[int, ...]
+    kernel_sizes: tuple[int, ...]
+    shortcut_kernels: tuple[int, ...]
+    pool_size: int | None
+    block: BlockName = "basic"
+    shortcut: Literal["projection", "pad", "none"] = "projection"
+    stem: Literal["cifar", "imagenet"] = "cifar"
+    bottleneck_stride: Literal["1x1", "3x3"] = "1x1"
+
+    @property
+    def stem_channels(self) -> int:
+        """Channels of the stem: those of the first stage."""
+        return self.stage_channels[0]
+
+
+def _imagenet(stage_sizes: tuple[int, ...], block: BlockName) -> Design:
     """A column of Figure 3 (He et al. 2016, table 1): strides in a bottleneck's first 1x1."""
     return Design(
         stage_sizes=stage_sizes,
@@ -11,7 +53,7 @@ def _imagenet(stage_sizes: tuple[int, ...], block: str) -> Design:
         kernel_sizes=(3, 3, 3, 3),
         shortcut_kernels=(1, 1, 1, 1),
         pool_size=None,
-        block="basic" if block == "basic" else "bottleneck",
+        block=block,
         stem="imagenet",
     )
 

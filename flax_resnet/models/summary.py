@@ -7,14 +7,14 @@ largest one takes seconds.
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from flax_resnet.models.layers import BatchNorm
-from flax_resnet.models.resnet import ResidualBlock, ResNet
+from flax_resnet.models.layers import AvgPool, MaxPool, window_of
+from flax_resnet.models.resnet import ResNet
 
 ImageShape = tuple[int, int, int]
 
@@ -24,7 +24,7 @@ class Row:
     """One layer; ReLU and the addition of the shortcut, without parameters, have no row.
 
     Attributes:
-      path: name in the parameter tree, parts joined by '/'; of a pool, a name made up here.
+      path: the module's name, parts joined by '/', which its parameters have too.
       kind: 'Conv', 'BatchNorm', 'Dense', 'MaxPool' or 'AvgPool'.
       description: kernel, features and stride, such as '3x3, 64, stride 1'.
       output_shape: (height, width, channels), or (features,) of a linear layer.
@@ -51,8 +51,8 @@ class Summary:
       multiply_adds: of the forward pass of one image; twice that in FLOPs.
       params_bytes: size of the parameters in their own dtype, float32 by default.
       batch_stats_bytes: size of BatchNorm's running means and variances.
-      activations_bytes: sum of all rows' outputs for one image, forward only, in the compute
-        dtype. torchsummary's "forward/backward pass size" is twice that, and counts ReLUs too.
+      activations_bytes: sum of all rows' outputs for one image, forward only, in their dtypes.
+        torchsummary's "forward/backward pass size" is twice that, and counts ReLUs too.
       input_bytes: size of one image in the compute dtype.
     """
 
@@ -68,6 +68,7 @@ class Summary:
 def summarize(model: ResNet, image_shape: ImageShape) -> Summary:
     """Layers and totals of `model` for one image of `image_shape` (height, width, channels)."""
     rows: list[Row] = []
+    activations_bytes = 0
 
     def record(
         call: Callable[..., Any],
@@ -75,32 +76,26 @@ def summarize(model: ResNet, image_shape: ImageShape) -> Summary:
         kwargs: dict[str, Any],
         context: nn.module.InterceptorContext,
     ) -> Any:
-        if context.method_name != "__call__":
-            return call(*args, **kwargs)
-        # The pools are functions, not modules: their shapes show in the input of what follows.
-        module = context.module
-        if isinstance(module, ResidualBlock) and module.path == ("stage1_block1",):
-            if model.design.stem == "imagenet":
-                rows.append(_pool_row("stem_pool", "MaxPool", "3x3, stride 2", args[0].shape[1:]))
-        elif isinstance(module, nn.Dense):
-            rows.append(_average_pool_row(model.design.pool_size, rows[-1].output_shape))
+        nonlocal activations_bytes
+        before = len(rows)
         outputs = call(*args, **kwargs)
-        if isinstance(module, nn.Conv | BatchNorm | nn.Dense):
-            rows.append(_layer_row(module, args[0].shape, outputs.shape))
+        # A module in which no other one was called is a layer.
+        if context.method_name == "__call__" and len(rows) == before:
+            rows.append(_row(context.module, args[0].shape, outputs.shape))
+            activations_bytes += _bytes(outputs)
         return outputs
 
     with nn.intercept_methods(record):
         variables = _variable_shapes(model, image_shape)
 
-    itemsize = jnp.dtype(model.dtype).itemsize
     return Summary(
         rows=tuple(rows),
         params=_count(variables["params"]),
         multiply_adds=sum(row.multiply_adds for row in rows),
         params_bytes=_bytes(variables["params"]),
         batch_stats_bytes=_bytes(variables["batch_stats"]),
-        activations_bytes=sum(math.prod(row.output_shape) for row in rows) * itemsize,
-        input_bytes=math.prod(image_shape) * itemsize,
+        activations_bytes=activations_bytes,
+        input_bytes=math.prod(image_shape) * jnp.dtype(model.dtype).itemsize,
     )
 
 
@@ -156,46 +151,29 @@ def _variable_shapes(model: ResNet, image_shape: ImageShape) -> Any:
     return jax.eval_shape(lambda x: local.init(jax.random.key(0), x), images)
 
 
-def _layer_row(
-    module: nn.Conv | BatchNorm | nn.Dense, inputs: tuple[int, ...], outputs: tuple[int, ...]
-) -> Row:
+def _row(module: nn.Module, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Row:
     """Row of a layer from the shapes, batch of one included, that it takes and gives."""
     description, multiply_adds = "", 0
-    if isinstance(module, nn.Conv):
-        kernel, strides = _side(module.kernel_size), _side(module.strides)
-        description = f"{kernel}x{kernel}, {module.features}, stride {strides}"
-        multiply_adds = kernel**2 * inputs[-1] * math.prod(outputs)
-    elif isinstance(module, nn.Dense):
-        description = f"{inputs[-1]} to {module.features}"
-        multiply_adds = inputs[-1] * math.prod(outputs)
+    match module:
+        case nn.Conv():
+            (kernel, _), (strides, _) = cast(Any, (module.kernel_size, module.strides))
+            description = f"{kernel}x{kernel}, {module.features}, stride {strides}"
+            multiply_adds = kernel**2 * inputs[-1] * math.prod(outputs)
+        case nn.Dense():
+            description = f"{inputs[-1]} to {module.features}"
+            multiply_adds = inputs[-1] * math.prod(outputs)
+        case MaxPool():
+            description = "3x3, stride 2"
+        case AvgPool():
+            description = "{}x{}".format(*window_of(module.size, inputs[1:3]))
     return Row(
         path="/".join(module.path),
         kind=type(module).__name__,
         description=description,
         output_shape=outputs[1:],
-        params=_count(module.variables["params"]),
+        params=_count(module.variables.get("params", {})),
         multiply_adds=multiply_adds,
     )
-
-
-def _average_pool_row(pool_size: int | None, inputs: tuple[int, ...]) -> Row:
-    """Row of the pool before the linear layer; a map's rest below a whole window is dropped."""
-    height, width, channels = inputs
-    if pool_size is None:
-        window, output_shape = (height, width), (1, 1, channels)
-    else:
-        window = (pool_size, pool_size)
-        output_shape = (height // pool_size, width // pool_size, channels)
-    return _pool_row("head_pool", "AvgPool", f"{window[0]}x{window[1]}", output_shape)
-
-
-def _pool_row(path: str, kind: str, description: str, output_shape: tuple[int, ...]) -> Row:
-    return Row(path, kind, description, output_shape, params=0, multiply_adds=0)
-
-
-def _side(sizes: Any) -> int:
-    """Kernel size or stride of a convolution by layers.conv: the same in both directions."""
-    return sizes[0]
 
 
 def _count(tree: Any) -> int:

@@ -1,57 +1,69 @@
-"""Optimisers by name, with PyTorch's meaning of momentum and weight decay."""
+"""Optimizers by name, with PyTorch's meaning of momentum and weight decay.
 
+Each gives updates for a learning rate of 1, to be added to the parameters: the training step
+scales them by `schedule(state.step)`. No optimizer has a schedule, and so a clock, of its own.
+"""
+
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import optax
 
-OPTIMIZERS = ("adam", "adamw", "sgd", "momentum", "nesterov")
+# What optax takes as the mask of a weight decay: parameters -> a bool each; None: all decay.
+Mask = Callable[[Any], Any] | None
 
 
-def make_optimizer(
-    name: str,
-    schedule: optax.Schedule,
+def _adam(
+    *, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8, **_: Any
+) -> optax.GradientTransformation:
+    return optax.adam(1.0, beta1, beta2, epsilon)
+
+
+def _adamw(
     *,
-    momentum: float = 0.9,
     beta1: float = 0.9,
     beta2: float = 0.999,
     epsilon: float = 1e-8,
     weight_decay: float = 0.0,
-    decay: str = "all",
+    mask: Mask = None,
+    **_: Any,
 ) -> optax.GradientTransformation:
-    """An optax optimiser (the paper's section 2.2 compares sgd, momentum, nesterov and adam).
+    return optax.adamw(1.0, beta1, beta2, epsilon, weight_decay=weight_decay, mask=mask)
 
-    Args:
-      name: one of OPTIMIZERS.
-      schedule: learning rate by step.
-      momentum: of 'momentum' and 'nesterov'.
-      beta1: of 'adam' and 'adamw', decay of the mean of the gradients.
-      beta2: of 'adam' and 'adamw', decay of the mean of the squared gradients.
-      epsilon: of 'adam' and 'adamw', added to the denominator.
-      weight_decay: of 'sgd', 'momentum', 'nesterov': L2, added to the gradient before momentum;
-        of 'adamw': decoupled (Loshchilov and Hutter 2019).
-      decay: 'all' parameters decay, or 'kernels' alone (no BatchNorm scale, no bias).
 
-    Raises:
-      ValueError: unknown name.
-    """
-    mask = decay_mask if decay == "kernels" else None
-    if name == "adam":
-        return optax.adam(schedule, b1=beta1, b2=beta2, eps=epsilon)
-    if name == "adamw":
-        return optax.adamw(
-            schedule, b1=beta1, b2=beta2, eps=epsilon, weight_decay=weight_decay, mask=mask
-        )
-    if name not in OPTIMIZERS:
-        raise ValueError(f"unknown optimizer {name!r}: one of {', '.join(OPTIMIZERS)}")
-    return optax.chain(
-        optax.add_decayed_weights(weight_decay, mask) if weight_decay else optax.identity(),
-        optax.sgd(
-            schedule,
-            momentum=None if name == "sgd" else momentum,
-            nesterov=name == "nesterov",
-        ),
-    )
+def _momentum(
+    *,
+    momentum: float | None = 0.9,
+    nesterov: bool = False,
+    weight_decay: float = 0.0,
+    mask: Mask = None,
+    **_: Any,
+) -> optax.GradientTransformation:
+    decay = optax.add_decayed_weights(weight_decay, mask) if weight_decay else optax.identity()
+    return optax.chain(decay, optax.sgd(1.0, momentum, nesterov))
+
+
+def _sgd(**options: Any) -> optax.GradientTransformation:
+    return _momentum(**{**options, "momentum": None})
+
+
+# Called with the hyperparameters of all of them by keyword; each takes its own:
+#   momentum: of 'momentum' and 'nesterov'.
+#   beta1, beta2, epsilon: of 'adam' and 'adamw': decay of the mean of the gradients, of the mean
+#     of their squares; added to the denominator.
+#   weight_decay: of 'sgd', 'momentum' and 'nesterov' L2, added to the gradient before momentum;
+#     of 'adamw' decoupled (Loshchilov and Hutter 2019).
+#   mask: of the weight decay.
+# The paper's section 2.2 compares sgd, momentum, nesterov and adam.
+OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
+    "adam": _adam,
+    "adamw": _adamw,
+    "sgd": _sgd,
+    "momentum": _momentum,
+    "nesterov": functools.partial(_momentum, nesterov=True),
+}
 
 
 def decay_mask(params: Any) -> Any:

@@ -8,7 +8,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from flax_resnet.config.load import FREE_FIELDS, flat_fields
+from flax_resnet.config.compat import FREE_FIELDS
+from flax_resnet.config.load import flat_fields
 from flax_resnet.paper.data_sets import DataNote, describe_data
 from flax_resnet.paper.plan import PlannedRun, load_run_config
 from flax_resnet.runs.folder import DataInfo, RunFolder

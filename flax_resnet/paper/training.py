@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from flax_resnet.config.load import changed_field
+from flax_resnet.config.compat import check_may_resume
 from flax_resnet.paper.history import MACHINES_FILE, read_machines
 from flax_resnet.paper.plan import PlannedRun
 from flax_resnet.process.errors import UserError
@@ -40,7 +40,7 @@ def train_runs(
     """
     for run, config in runs:
         _check_unchanged(folder / run.name, config)
-    with StopRequest() as stop:
+    with StopRequest().listening() as stop:
         try:
             for number, (run, config) in enumerate(runs, start=1):
                 log(f"run {number} of {len(runs)}: {run.name}, {_goal(config, until_epoch)}")
@@ -50,23 +50,12 @@ def train_runs(
                     folder / run.name,
                     until_epoch=until_epoch,
                     stop=stop,
-                    log=_named(run.name, log),
                 )
                 if outcome.signum is not None:
                     return outcome.signum
         except Interrupted as stopped:  # with nothing to save, as while it compiles
             return stopped.signum
     return None
-
-
-def _named(name: str, log: Callable[[str], None]) -> Callable[[str], None]:
-    """Takes a run's lines; the layer table, which stands in its summary.txt, is left out."""
-
-    def log_line(line: str) -> None:
-        if "\n" not in line:
-            log(f"{name}: {line}")
-
-    return log_line
 
 
 def _goal(config: ConfigDict, until_epoch: int | None) -> str:
@@ -77,15 +66,8 @@ def _goal(config: ConfigDict, until_epoch: int | None) -> str:
 
 def _check_unchanged(path: Path, config: ConfigDict) -> None:
     run = RunFolder(path)
-    if not run.config_file.exists():
-        return
-    changed = changed_field(run.config(), config)
-    if changed:
-        field, old, new = changed
-        raise UserError(
-            f"{path} was made with config.{field}={old!r}, and now it is {new!r}: "
-            "give the old value, or another --out"
-        )
+    if run.config_file.exists():
+        check_may_resume(str(path), run.config(), config, "--out")
 
 
 def _note_machine(path: Path) -> None:

@@ -5,6 +5,16 @@ from pathlib import Path
 
 import jax
 
+MAX_BYTES = 4 << 30  # the least recently used programs beyond this go
+
+
+def default_cache_dir() -> Path:
+    """$FLAX_RESNET_CACHE, else flax_resnet in $XDG_CACHE_HOME, else in ~/.cache."""
+    if own := os.environ.get("FLAX_RESNET_CACHE"):
+        return Path(own).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "flax_resnet"
+
 
 def keep_compiled(cache_dir: Path) -> None:
     """Has JAX keep what it compiles in `cache_dir`/compiled, a folder for this user alone.
@@ -13,7 +23,7 @@ def keep_compiled(cache_dir: Path) -> None:
     that the user gives to JAX (JAX_COMPILATION_CACHE_DIR) is left as it is; where none can be made,
     programs are compiled at each start.
     """
-    if jax.config.values["jax_compilation_cache_dir"] is not None:
+    if getattr(jax.config, "jax_compilation_cache_dir", None) is not None:
         return
     folder = cache_dir.absolute() / "compiled"
     try:
@@ -26,4 +36,5 @@ def keep_compiled(cache_dir: Path) -> None:
         return
     if usable:
         jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_compilation_cache_max_size", MAX_BYTES)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

@@ -1,10 +1,12 @@
-"""How every command ends: with an exit code, and where its input was bad with one line."""
+"""What every command shares: log lines on the terminal, an exit code, one line for bad input."""
 
+import contextlib
 import io
+import logging
 import os
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from flax_resnet.process.errors import UserError, shortened
 from flax_resnet.process.signals import interrupted_code
@@ -14,10 +16,11 @@ READER_GONE = 128 + 13  # SIGPIPE
 
 
 def exit_code(command: Callable[[], int]) -> int:
-    """Runs a command; returns its exit code, or 2 after printing what the user can put right."""
+    """Runs a command; returns its exit code, or 2 after printing what the user can fix."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file or a class may have a name that the terminal's encoding does not hold.
         sys.stdout.reconfigure(errors="backslashreplace")
+    print_log_lines()
     try:
         code = command()
         sys.stdout.flush()
@@ -26,8 +29,8 @@ def exit_code(command: Callable[[], int]) -> int:
         message = str(error)
     except KeyboardInterrupt as stopped:
         return interrupted_code(stopped)
-    except BrokenPipeError:  # the output went to `head`, which has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        _discard(sys.stdout)
         return READER_GONE
     except OSError as error:  # a full disk, a folder without permission, a name too long
         message = shortened(str(error))
@@ -35,11 +38,46 @@ def exit_code(command: Callable[[], int]) -> int:
         if not _is_out_of_memory(error):
             raise
         message = (
-            f"out of memory ({shortened(str(error), 120) or 'MemoryError'}): take a smaller "
-            "config.batch_size, config.eval_batch_size or design"
+            f"out of memory ({shortened(str(error), 120) or 'MemoryError'}): reduce "
+            "config.batch_size, config.eval_batch_size or the design"
         )
-    print(f"error: {message}", file=sys.stderr)
+    _print(f"error: {message}", sys.stderr)
     return BAD_INPUT
+
+
+def print_log_lines() -> None:
+    """Prints what the package logs; silences the libraries below warnings of their own kind.
+
+    Orbax logs every step of its work through absl, as a warning.
+    """
+    logger = logging.getLogger("flax_resnet")
+    if not any(isinstance(handler, _Printer) for handler in logger.handlers):
+        logger.addHandler(_Printer())
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logging.getLogger("absl").setLevel(logging.ERROR)
+
+
+class _Printer(logging.Handler):
+    """Prints messages as they are: to stdout, warnings to stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        warns = record.levelno >= logging.WARNING
+        _print(record.getMessage(), sys.stderr if warns else sys.stdout)
+
+
+def _print(line: str, stream: Any) -> None:
+    """Prints a line, or drops it: neither a closed pipe nor a full disk may end a run."""
+    try:
+        print(line, file=stream, flush=True)
+    except OSError:
+        _discard(stream)
+
+
+def _discard(stream: Any) -> None:
+    """Sends what follows nowhere, the flush at exit included."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def leave(code: int) -> NoReturn:

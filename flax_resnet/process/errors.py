@@ -29,7 +29,7 @@ class UserError(Exception):
 
     def __init__(self, message: str, *, code: Code = "invalid", field: str | None = None) -> None:
         super().__init__(message)
-        self.code = code
+        self.code: Code = code
         self.field = field
 
 

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: at once while there is nothing to save, else as a wish to stop."""
+"""Stopping a run: SIGINT, SIGTERM and SIGHUP act at once, or ask the run to save first."""
 
 import concurrent.futures
 import contextlib
@@ -10,12 +10,14 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
+
 
 class Interrupted(KeyboardInterrupt):
-    """A signal came while there was nothing to save.
+    """A signal arrived while there was nothing to save.
 
     Attributes:
-      signum: which.
+      signum: the signal.
     """
 
     def __init__(self, signum: int) -> None:
@@ -24,66 +26,81 @@ class Interrupted(KeyboardInterrupt):
 
 
 class StopRequest:
-    """While entered, Ctrl-C and SIGTERM raise Interrupted, or within `remembered` are remembered.
+    """Whether a run should save and stop; truthy once it should.
 
-    Of what is remembered, a second Ctrl-C raises KeyboardInterrupt. Outside of the main thread,
-    where Python handles no signals, nothing is changed.
+    A program asks with `request`. Within `listening`, so do signals: they raise Interrupted while
+    there is nothing to save, and only set `signum` within `saving_first`, where a second Ctrl-C
+    raises KeyboardInterrupt. The handlers print nothing: the output may be what is blocked.
 
     Attributes:
-      signum: the signal that came; None: none yet.
+      signum: the signal that asked for the stop; None: not asked yet.
     """
 
     def __init__(self) -> None:
         self.signum: int | None = None
-        self._remembers = False
+        self._saves_first = False
+        self._is_listening = False
 
     def __bool__(self) -> bool:
         return self.signum is not None
 
-    def __enter__(self) -> "StopRequest":
-        self._old: dict[int, Any] = {}
-        if threading.current_thread() is threading.main_thread():
-            for signum in (signal.SIGINT, signal.SIGTERM):
-                self._old[signum] = signal.signal(signum, self._handle)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for signum, handler in self._old.items():
-            signal.signal(signum, handler)
+    def request(self, signum: int = signal.SIGTERM) -> None:
+        """Asks the run to save and stop."""
+        self.signum = signum
 
     @contextlib.contextmanager
-    def remembered(self) -> Iterator[None]:
-        """Within, there is something to save first."""
-        self._remembers = True
+    def listening(self) -> Iterator["StopRequest"]:
+        """Handles signals within; outside the main thread, where Python handles none, nothing."""
+        old: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+            for signum in SIGNALS:
+                # nohup's wish is kept; a shell that ignores Ctrl-C for its background jobs is not
+                # asked, so that `kill -INT` stops them.
+                if signum == signal.SIGINT or signal.getsignal(signum) is not signal.SIG_IGN:
+                    old[signum] = signal.signal(signum, self._handle)
+        self._is_listening = bool(old)
+        try:
+            yield self
+        finally:
+            self._is_listening = False
+            for signum, handler in old.items():
+                signal.signal(signum, handler)
+
+    @contextlib.contextmanager
+    def saving_first(self) -> Iterator[None]:
+        """Within, there is something to save before stopping."""
+        self._saves_first = True
         try:
             yield
         finally:
-            self._remembers = False
+            self._saves_first = False
+
+    def call(self, function: Callable[[], T]) -> T:
+        """Calls a function that does not return to Python for long, such as a compilation.
+
+        Python runs signal handlers in the main thread between two of its own instructions. While
+        listening, the function therefore runs in another thread; a signal ends the wait for it.
+        """
+        if not self._is_listening or threading.current_thread() is not threading.main_thread():
+            return function()
+        future: concurrent.futures.Future[T] = concurrent.futures.Future()
+
+        def work() -> None:
+            try:
+                future.set_result(function())
+            except BaseException as error:  # raised again in the caller
+                future.set_exception(error)
+
+        threading.Thread(target=work, name="compiler", daemon=True).start()
+        return future.result()
 
     def _handle(self, signum: int, _: FrameType | None) -> None:
-        self.signum = signum
-        if not self._remembers:
+        second = self.signum is not None
+        self.signum = signum if not second else self.signum
+        if not self._saves_first:
             raise Interrupted(signum)
-        print(f"\n{signal.Signals(signum).name}: saving, then stopping", flush=True)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def while_answering_signals(function: Callable[[], T]) -> T:
-    """Calls a function that runs for long without returning to Python, such as a compilation.
-
-    Python handles signals in the main thread and between two of its own instructions, so the
-    function runs in another thread, which goes on if a signal ends the waiting for it.
-    """
-    future: concurrent.futures.Future[T] = concurrent.futures.Future()
-
-    def work() -> None:
-        try:
-            future.set_result(function())
-        except BaseException as error:  # it belongs to the caller, whatever it is
-            future.set_exception(error)
-
-    threading.Thread(target=work, name="compiler", daemon=True).start()
-    return future.result()
+        if second and signum == signal.SIGINT:
+            raise KeyboardInterrupt
 
 
 def interrupted_code(stopped: KeyboardInterrupt) -> int:

@@ -1,12 +1,10 @@
-"""The checkpoints of a run: orbax writes and reads the arrays, a manifest tells which are whole.
+"""The checkpoints of a run: which are kept, which are complete, which is taken.
 
-A checkpoint is a folder, named after its step, with orbax's files and a manifest. It is written
+A checkpoint is a folder named after its step, with orbax's files and a manifest. It is written
 under another name and renamed when it is complete, so that a process killed at any moment leaves
-the checkpoints before it as they were. Before one is read, all its files are checked; a damaged
-one is put aside and the one before it taken.
-
-Orbax's v1 API is used: the one that takes over at its release 1.0. Its own Checkpointer, which
-counts an empty folder as the newest checkpoint and checks no content, is not.
+the checkpoints before it as they were. Before one is read, all its files are checked; a corrupt
+one is put aside and the one before it taken. Orbax's own Checkpointer, which counts an empty folder
+as the newest checkpoint and checks no content, is not used.
 """
 
 import concurrent.futures
@@ -14,30 +12,28 @@ import dataclasses
 import logging
 import math
 import os
+import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
-import numpy as np
-from orbax.checkpoint import v1 as ocp
 
+from flax_resnet.config.fields import FORMAT
 from flax_resnet.engine.state import MetricSums, TrainState
 from flax_resnet.process.errors import UserError
+from flax_resnet.runs import storage
 from flax_resnet.runs.manifest import Damaged, check_files, read_manifest, write_manifest
+
+logger = logging.getLogger(__name__)
 
 Which = Literal["last", "best"]
 
 KEPT = 2  # the newest ones
 ARRAYS = "arrays"  # orbax's folder in a checkpoint's
 WRITING = "writing-"  # before the name of one that is not complete yet
-DAMAGED = "damaged-"  # before the name of one that was put aside
-
-# A zarr folder an array, and NumPy arrays given: tensorstore (0.1.71 to 0.1.86) never frees what it
-# hands to Python as JSON, and orbax asks for such when it writes its common file (OCDBT), and for
-# the throughput of every save of JAX arrays. A process would grow by 40 KiB a save.
-_FILE_AN_ARRAY = ocp.options.ArrayOptions(saving=ocp.options.ArrayOptions.Saving(use_ocdbt=False))
+CORRUPT = "damaged-"  # before the name of one that was put aside
+_NAME = re.compile(r"\d+(-not-evaluated)?")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +43,7 @@ class Saved:
     Attributes:
       state: the training state.
       sums: metric sums over the steps of the running epoch.
-      seconds: training time of the running epoch up to here.
+      seconds: training time of the running epoch so far.
       evaluated: the epoch that ends at this step has been evaluated and logged.
     """
 
@@ -55,6 +51,11 @@ class Saved:
     sums: MetricSums
     seconds: float
     evaluated: bool
+
+    @property
+    def arrays(self) -> dict[str, Any]:
+        """The tree that is written."""
+        return {"state": self.state, "sums": self.sums}
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -81,52 +82,46 @@ class Checkpoints:
     Writing goes on in the background; `wait` or `close` returns when it is done.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        keep_best: bool,
-        read_only: bool = False,
-        log: Callable[[str], None] = print,
-    ) -> None:
+    def __init__(self, folder: Path, *, keep_best: bool, read_only: bool = False) -> None:
         """Opens the folder.
 
         Args:
           folder: made when the first checkpoint is saved.
           keep_best: keep the one of the highest validation accuracy, too.
           read_only: leave everything as it is; otherwise what a killed process left half-written
-            goes, and damaged checkpoints are put aside.
-          log: is told of damaged checkpoints.
+            is removed, and corrupt checkpoints are put aside.
         """
-        _quiet_orbax()
         self._folder = folder.absolute()
         self._keep_best = keep_best
         self._read_only = read_only
-        self._log = log
         self._writer = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
         self._writing: concurrent.futures.Future[None] | None = None
         if not read_only:
             for leftover in self._folder.glob(f"{WRITING}*"):
-                shutil.rmtree(leftover)
-        self._complete = self._find()
+                _remove(leftover)
+        self._found_corrupt = False
+        # Replaced, never changed in place: the writer's thread and the main one both read it.
+        self._complete: tuple[Checkpoint, ...] = tuple(self._find())
         self._checked: set[Checkpoint] = set()
 
     @property
     def latest(self) -> Checkpoint | None:
-        """The newest checkpoint that is whole; None: there is none yet.
+        """The newest checkpoint that is intact; None: there is none yet.
 
         Raises:
-          UserError: there are some, and all are damaged.
+          UserError: there are some, and all are corrupt.
         """
         while self._complete:
             newest = max(self._complete)
-            if self._is_whole(newest):
+            if self._is_intact(newest):
                 return newest
-            self._complete.remove(newest)
-        if any(self._folder.glob(f"{DAMAGED}*")) or self._damaged:
+            self._complete = tuple(c for c in self._complete if c != newest)
+        if any(self._folder.glob(f"{CORRUPT}*")) or self._found_corrupt:
             raise UserError(
-                f"{self._folder} holds damaged checkpoints alone: bring a copy of a whole one "
-                "back, or begin anew in another --workdir"
+                f"every checkpoint in {self._folder} is corrupt: restore one from a backup, or "
+                "start over in another --workdir",
+                code="corrupt",
+                field=str(self._folder),
             )
         return None
 
@@ -135,25 +130,20 @@ class Checkpoints:
         """Whether a checkpoint is still being written."""
         return self._writing is not None and not self._writing.done()
 
-    @property
-    def _ranked(self) -> list[Any]:
-        """Those with a validation accuracy, the best at the end; of equals the newest."""
-        ranked = [c for c in self._complete if c.val_accuracy is not None]
-        return sorted(ranked, key=lambda c: (c.val_accuracy, c))
-
     def would_be_best(self, val_accuracy: float | None) -> bool:
         """Whether a checkpoint of this validation accuracy (None: not taken) would be the best."""
         if val_accuracy is None or not math.isfinite(val_accuracy):
             return False
-        return all(c.val_accuracy < val_accuracy for c in self._ranked)
+        best = self._best()
+        return best is None or (best.val_accuracy or 0.0) < val_accuracy
 
     def check_space(self, saved: Saved) -> None:
-        """Checks, before any training, that checkpoints as large as `saved` find room on the disk.
+        """Checks, before any training, that checkpoints as large as `saved` fit on the disk.
 
         Raises:
           UserError: they do not, or the folder cannot be written.
         """
-        size = sum(leaf.nbytes for leaf in jax.tree.leaves((saved.state, saved.sums)))
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(saved.arrays))
         # While one is written, all that are kept are still there.
         missing = max(1, KEPT + self._keep_best + 1 - len(self._complete))
         reserved = self._folder / f"{WRITING}nothing"
@@ -168,7 +158,9 @@ class Checkpoints:
         except OSError as error:
             raise UserError(
                 f"{self._folder} has no room for checkpoints of {size / 2**20:,.1f} MiB "
-                f"({error.strerror}): free {missing} times that, or give another --workdir"
+                f"({error.strerror}): free {missing} times that, or choose another --workdir",
+                code="unwritable",
+                field=str(self._folder),
             ) from error
 
     def save(self, saved: Saved, step: int, *, val_accuracy: float | None = None) -> None:
@@ -184,15 +176,19 @@ class Checkpoints:
         """
         self.wait()
         ranked = val_accuracy is not None and math.isfinite(val_accuracy)
-        rank = val_accuracy if ranked else None
-        # A step is saved anew when the evaluation that follows it has been made good.
+        # A step is saved again once the evaluation that follows it is done.
         name = str(step) if saved.evaluated else f"{step}-not-evaluated"
-        target = Checkpoint(step, saved.evaluated, saved.seconds, rank, self._folder / name)
+        target = Checkpoint(
+            step,
+            saved.evaluated,
+            saved.seconds,
+            val_accuracy if ranked else None,
+            self._folder / name,
+        )
         part = self._folder / (WRITING + name)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            with ocp.Context(array_options=_FILE_AN_ARRAY):
-                response = ocp.save_async(part / ARRAYS, _on_host(saved))
+            response = storage.begin_writing(part / ARRAYS, saved.arrays)
         except Exception as error:
             raise self._not_written(target, part, error) from error
         self._writing = self._writer.submit(self._complete_writing, response, part, target)
@@ -200,16 +196,17 @@ class Checkpoints:
     def _complete_writing(self, response: Any, part: Path, target: Checkpoint) -> None:
         try:
             response.result()
-            about = dataclasses.asdict(target)
+            about = dataclasses.asdict(target) | {"format": FORMAT}
             del about["folder"]
             write_manifest(part, about)
             if target.folder.exists():
                 shutil.rmtree(target.folder)
             part.rename(target.folder)
-        # Orbax passes on what the file system raises in many a form.
+        # Orbax passes on what the file system raises in many forms.
         except Exception as error:
             raise self._not_written(target, part, error) from error
-        self._complete = [c for c in self._complete if c.folder != target.folder] + [target]
+        others = (c for c in self._complete if c.folder != target.folder)
+        self._complete = (*others, target)
         self._checked.add(target)
         self._prune()
 
@@ -219,72 +216,108 @@ class Checkpoints:
         last = f"the last one is of step {newest.step}" if newest else "there is none before it"
         return UserError(
             f"the checkpoint of step {target.step} cannot be written to {self._folder} "
-            f"({_reason(error)}); {last}: free space, then run the same command again"
+            f"({storage.why(error)}); {last}: free space, then run the same command again",
+            code="unwritable",
+            field=str(self._folder),
         )
 
     def _prune(self) -> None:
-        kept = set(sorted(self._complete)[-KEPT:])
-        if self._keep_best:
-            kept |= set(self._ranked[-1:])
-        for old in set(self._complete) - kept:
-            # Renamed first: killed in between, it is no half of a checkpoint.
-            doomed = old.folder.with_name(WRITING + old.folder.name)
-            old.folder.rename(doomed)
-            shutil.rmtree(doomed)
-            self._complete.remove(old)
+        best = self._best() if self._keep_best else None
+        kept = {*sorted(self._complete)[-KEPT:], best}
+        for old in self._complete:
+            if old not in kept:
+                # Renamed first: a kill in between leaves no half of a checkpoint.
+                doomed = old.folder.with_name(WRITING + old.folder.name)
+                if old.folder.exists():  # else removed by hand
+                    old.folder.rename(doomed)
+                    _remove(doomed)
+        self._complete = tuple(c for c in self._complete if c in kept)
 
-    def restore(
-        self, abstract: Saved, sharding: jax.sharding.Sharding, which: Which = "last"
-    ) -> Saved:
-        """A checkpoint, after a check of all its files.
+    def restore(self, expected: Saved, sharding: jax.sharding.Sharding) -> Saved:
+        """The newest checkpoint, after a check of all its files.
 
         Args:
-          abstract: shapes and dtypes, as from jax.eval_shape.
+          expected: shapes and dtypes, as from jax.eval_shape.
           sharding: where the arrays go.
-          which: the newest ('last'), or that of the highest validation accuracy ('best').
 
         Raises:
-          UserError: there is none that is whole, or it holds another network's arrays.
+          UserError: there is none that is intact, or it holds another network's arrays.
         """
+        found = self._taken("last")
+        arrays = self._read(found, expected.arrays, sharding)
+        return Saved(arrays["state"], arrays["sums"], found.seconds, found.evaluated)
+
+    def restore_variables(
+        self, expected: Any, sharding: jax.sharding.Sharding, which: Which = "last"
+    ) -> tuple[Any, int]:
+        """Weights and BatchNorm statistics alone: no matter with which optimizer they were trained.
+
+        Args:
+          expected: {'params', 'batch_stats'}, shapes and dtypes.
+          sharding: where the arrays go.
+          which: the newest, or that of the highest validation accuracy.
+
+        Returns:
+          {'params', 'batch_stats'} and the step they are of.
+
+        Raises:
+          UserError: as `restore`.
+        """
+        found = self._taken(which)
+        arrays = self._read(found, {"state": dict(expected)}, sharding, part=True)
+        return arrays["state"], found.step
+
+    def _read(
+        self,
+        found: Checkpoint,
+        expected: Any,
+        sharding: jax.sharding.Sharding,
+        part: bool = False,
+    ) -> Any:
+        try:
+            return storage.read(found.folder / ARRAYS, expected, sharding, part=part)
+        except Exception as error:
+            detail = error.args[0] if isinstance(error, KeyError) else storage.why(error)
+            raise UserError(
+                f"{found.folder} is intact, but holds another network's arrays: {detail}",
+                code="conflict",
+                field=str(found.folder),
+            ) from error
+
+    def _taken(self, which: Which) -> Checkpoint:
         found = self.latest if which == "last" else self._best()
         if found is None:
-            raise UserError(f"{self._folder} holds no {which} checkpoint yet")
-        target = _with_sharding({"state": abstract.state, "sums": abstract.sums}, sharding)
-        try:
-            # Before orbax reads: it would leave readings unfinished, which warn at the end.
-            difference = _difference(ocp.metadata(found.folder / ARRAYS).metadata, target)
-            if difference:
-                raise UserError(f"{found.folder} is whole, but not of this network: {difference}")
-            loaded: Any = ocp.load(found.folder / ARRAYS, target)
-        except UserError:
-            raise
-        except Exception as error:
             raise UserError(
-                f"{found.folder} is whole, but not of this network and program: {_reason(error)}"
-            ) from error
-        return Saved(loaded["state"], loaded["sums"], found.seconds, found.evaluated)
+                f"{self._folder} has no {which} checkpoint yet",
+                code="missing",
+                field=str(self._folder),
+            )
+        if not self._is_intact(found):
+            raise UserError(
+                f"{found.folder}, the best checkpoint, is corrupt: use the last one",
+                code="corrupt",
+                field=str(found.folder),
+            )
+        return found
 
     def _best(self) -> Checkpoint | None:
-        best = self._ranked[-1] if self._ranked else None
-        if best is not None and not self._is_whole(best):
-            raise UserError(f"{best.folder}, the best checkpoint, is damaged: take the last one")
-        return best
+        """The highest validation accuracy; of equals the newest."""
+        ranked = [c for c in self._complete if c.val_accuracy is not None]
+        return max(ranked, key=lambda c: (c.val_accuracy, c), default=None)
 
     def _find(self) -> list[Checkpoint]:
-        """The checkpoints whose manifests are whole."""
-        self._damaged = False
+        """The checkpoints whose manifests are intact; names that are not ours are passed over."""
         found = []
         for folder in sorted(self._folder.glob("*")):
-            if not folder.is_dir() or folder.name.startswith((WRITING, DAMAGED)):
+            if not folder.is_dir() or not _NAME.fullmatch(folder.name):
                 continue
             try:
-                about = read_manifest(folder)
-                found.append(Checkpoint(**about, folder=folder))
+                found.append(_checkpoint(folder, read_manifest(folder)))
             except Damaged as damage:
                 self._put_aside(folder, damage)
         return found
 
-    def _is_whole(self, checkpoint: Checkpoint) -> bool:
+    def _is_intact(self, checkpoint: Checkpoint) -> bool:
         if checkpoint in self._checked:
             return True
         try:
@@ -296,13 +329,21 @@ class Checkpoints:
         return True
 
     def _put_aside(self, folder: Path, damage: Damaged) -> None:
-        self._damaged = True
+        self._found_corrupt = True
         where = folder
         if not self._read_only:
-            where = folder.with_name(DAMAGED + folder.name)
+            where = folder.with_name(CORRUPT + folder.name)
             shutil.rmtree(where, ignore_errors=True)  # of an earlier time
             folder.rename(where)
-        self._log(f"checkpoint {where} is damaged ({damage}): it is not used")
+        logger.warning("checkpoint %s is corrupt (%s): it is not used", where, damage)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
+        """Waits for what is being saved; after a second Ctrl-C for nothing."""
+        if error_type is None or not issubclass(error_type, KeyboardInterrupt):
+            self.close()
 
     def wait(self) -> None:
         """Returns when everything begun is on disk.
@@ -322,55 +363,35 @@ class Checkpoints:
             self._writer.shutdown()
 
 
-def _reason(error: Exception) -> str:
-    """What went wrong, short: orbax's own texts are pages long."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror
-        cause = cause.__cause__ or cause.__context__
-    text = " ".join(str(error).split())
-    # Tensorstore's texts carry the system's message.
-    for code in (28, 122, 27, 30, 13):  # ENOSPC, EDQUOT, EFBIG, EROFS, EACCES
-        if os.strerror(code) in text:
-            return os.strerror(code)
-    return text[:200] or type(error).__name__
+def _checkpoint(folder: Path, about: dict[str, Any]) -> Checkpoint:
+    """What a manifest says of a checkpoint; fields that this version does not know are ignored.
+
+    Raises:
+      Damaged: a field is missing or of another type.
+      UserError: a newer version wrote it in another format.
+    """
+    if about.get("format", 1) > FORMAT:
+        raise UserError(
+            f"{folder} is of format {about['format']}, and this version of flax_resnet reads "
+            f"formats up to {FORMAT}: upgrade it",
+            code="unknown",
+            field=str(folder),
+        )
+    try:
+        return Checkpoint(
+            int(about["step"]),
+            bool(about["evaluated"]),
+            float(about["seconds"]),
+            about.get("val_accuracy"),
+            folder,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise Damaged(f"its manifest lacks {error}") from error
 
 
-def _on_host(saved: Saved) -> dict[str, Any]:
-    """The arrays as NumPy's, copied: the device may overwrite its own."""
-    arrays = jax.device_get({"state": saved.state, "sums": saved.sums})
-    return jax.tree.map(np.array, arrays)
-
-
-def _difference(stored: Any, expected: Any) -> str | None:
-    """The first array that is not in both, or of another shape, in words."""
-    have, want = _shapes(stored), _shapes(expected)
-    for name in sorted(have.keys() | want.keys()):
-        if name not in have:
-            return f"it lacks {name}"
-        if name not in want:
-            return f"it has {name} besides"
-        if have[name] != want[name]:
-            return f"{name} has shape {have[name]}, not {want[name]}"
-    return None
-
-
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    """Shape of each array of a state or of orbax's metadata, by its path."""
-    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
-        for path, leaf in leaves
-    }
-
-
-def _with_sharding(tree: Any, sharding: jax.sharding.Sharding) -> Any:
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
-    )
-
-
-def _quiet_orbax() -> None:
-    """Orbax logs every step of its work as a warning or an information through absl."""
-    logging.getLogger("absl").setLevel(logging.ERROR)
+def _remove(path: Path) -> None:
+    """Removes a folder, or the file that a killed check of the disk's space left."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,17 +1,21 @@
-"""The folder of a run: where its files are, who writes to it, whether it may go on."""
+"""The folder of a run: where its files are, who writes to it, whether the run may resume."""
 
 import dataclasses
 import fcntl
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
 
 from flax_resnet.config import load as configs
+from flax_resnet.config.compat import check_may_resume
 from flax_resnet.config.fields import IMAGE_SIDE
 from flax_resnet.process.errors import UserError, reason
 from flax_resnet.process.files import write_text
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,117 +39,181 @@ class DataInfo:
     source: str
 
 
+@dataclasses.dataclass(frozen=True)
+class Arithmetic:
+    """What decides a run's bits besides its config and its data.
+
+    Attributes:
+      conv: the convolutions that config.conv='auto' chose.
+      platform: of the devices: cpu, gpu, tpu.
+      devices: how many shared a batch.
+    """
+
+    conv: str
+    platform: str
+    devices: int
+
+
 class RunFolder:
-    """Paths of a run, and its config and data information on disk."""
+    """Paths of a run, and what it remembers of its config, data and arithmetic."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.config_file = self.path / "config.json"
         self.data_file = self.path / "dataset.json"
+        self.arithmetic_file = self.path / "arithmetic.json"
         self.metrics_file = self.path / "metrics.jsonl"
         self.summary_file = self.path / "summary.txt"
         self.checkpoints = self.path / "checkpoints"
         self.tensorboard = self.path / "tensorboard"
 
     def lock(self) -> None:
-        """Makes the folder and takes it for this process, until it ends.
+        """Makes the folder and reserves it for this process until the process ends.
 
         Raises:
-          UserError: another process trains there, or the folder cannot be written.
+          UserError: another process is training there, or the folder cannot be written.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             # Never closed: the system drops the lock when the process dies, however it dies.
             self._lock_file = open(self.path / ".lock", "w")
         except OSError as error:
-            raise UserError(f"workdir {self.path} cannot be written: {error.strerror}") from error
+            raise UserError(
+                f"workdir {self.path} cannot be written: {error.strerror}",
+                code="unwritable",
+                field=str(self.path),
+            ) from error
         try:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise UserError(
                 f"another process is training in {self.path}: wait for it, stop it, "
-                "or give another --workdir"
+                "or choose another --workdir",
+                code="busy",
+                field=str(self.path),
             ) from error
 
-        for leftover in self.path.glob(".*.part"):  # of a killed process (atomic_files.py)
+        for leftover in self.path.glob(".*.part"):  # of a killed process (process/files.py)
             leftover.unlink(missing_ok=True)
 
     def unlock(self) -> None:
-        """Gives the folder back."""
+        """Releases the folder."""
         self._lock_file.close()
 
-    def claim(self, config: ConfigDict) -> None:
-        """Writes the config, or checks that the one there allows to go on.
+    def check_resumable(self, config: ConfigDict) -> None:
+        """Checks that a run which has checkpoints may resume under `config`.
 
         Raises:
-          UserError: naming the field that differs, its old and new value.
+          UserError: naming the field that differs with its old and new value.
         """
-        if self.config_file.exists():
-            changed = configs.changed_field(self.config(), config)
-            if changed:
-                field, old, new = changed
-                raise UserError(
-                    f"{self.path} was made with config.{field}={old!r}, and now it is {new!r}: "
-                    "give the old value, or another --workdir"
-                )
-        elif self.checkpoints.exists():
+        if not self.config_file.exists():
             raise UserError(
-                f"{self.path} has checkpoints but no config.json: give another --workdir"
+                f"{self.path} has checkpoints but no config.json: choose another --workdir",
+                code="missing",
+                field=str(self.config_file),
             )
-        write_text(self.config_file, configs.to_json(config))
+        check_may_resume(str(self.path), self.config(), config, "--workdir")
 
-    def claim_data(self, info: DataInfo) -> None:
-        """Writes what the run remembers of its data, or checks that the data are the same.
+    def check_arithmetic(self) -> None:
+        """Checks that this version computes as the run's earlier steps were computed.
 
         Raises:
-          UserError: the data changed since the run began.
+          UserError: flax_resnet 0.1 began it, whose BatchNorm rounded otherwise.
         """
-        if self.data_file.exists() and self.data_info().digest != info.digest:
+        if not self.arithmetic_file.exists():
+            raise UserError(
+                f"{self.path} was begun by flax_resnet 0.1, whose BatchNorm rounded differently: "
+                "finish it with that version, or start a new run from its weights "
+                f"(--config.init_from={self.path} --workdir OTHER)",
+                code="conflict",
+                field=str(self.path),
+            )
+
+    def claim(self, config: ConfigDict, data: DataInfo, arithmetic: Arithmetic) -> None:
+        """Records what the run is, once all of it has loaded and been checked."""
+        write_text(self.config_file, configs.to_json(config))
+        for path, info in ((self.data_file, data), (self.arithmetic_file, arithmetic)):
+            write_text(path, json.dumps(dataclasses.asdict(info), indent=2) + "\n")
+
+    def check_data(self, info: DataInfo) -> None:
+        """Checks that the images are those that the run was begun with.
+
+        Raises:
+          UserError: they changed, or the record of them is missing.
+        """
+        if self.data_info().digest != info.digest:
             raise UserError(
                 f"the images of {info.source} are not those that {self.path} was begun with: "
-                "bring them back, or give another --workdir"
+                "restore them, or choose another --workdir",
+                code="conflict",
+                field="config.dataset",
             )
-        write_text(self.data_file, json.dumps(dataclasses.asdict(info), indent=2) + "\n")
 
     def config(self) -> ConfigDict:
         """The resolved config of the run.
 
         Raises:
-          UserError: there is none, or it is damaged.
+          UserError: it is missing or corrupt.
         """
         text = self._read(self.config_file)
         try:
             return configs.from_json(text)
         except UserError as error:
-            raise UserError(f"{self.config_file}: {error}") from error
+            raise UserError(
+                f"{self.config_file}: {error}", code=error.code, field=str(self.config_file)
+            ) from error
 
     def data_info(self) -> DataInfo:
         """What the run remembers of its data.
 
         Raises:
-          UserError: there is none, or it is damaged.
+          UserError: it is missing or corrupt.
         """
-        text = self._read(self.data_file)
+
+        def info(values: dict[str, Any]) -> DataInfo:
+            names, shape = tuple(values["class_names"]), tuple(values["image_shape"])
+            if not names or not all(isinstance(name, str) for name in names):
+                raise ValueError("class_names must be a list of names")
+            if len(shape) != 3 or shape[2] != 3 or not all(map(IMAGE_SIDE, shape)):
+                raise ValueError("image_shape must be [height, width, 3]")
+            return DataInfo(**values | {"class_names": names, "image_shape": shape})
+
+        return self._parsed(self.data_file, info)
+
+    def arithmetic(self) -> Arithmetic:
+        """What the run remembers of its arithmetic.
+
+        Raises:
+          UserError: it is missing or corrupt.
+        """
+
+        def info(values: dict[str, Any]) -> Arithmetic:
+            found = Arithmetic(**values)
+            if not isinstance(found.conv, str) or not isinstance(found.devices, int):
+                raise ValueError("conv must be a name and devices a number")
+            return found
+
+        return self._parsed(self.arithmetic_file, info)
+
+    def _parsed(self, path: Path, parse: Callable[[dict[str, Any]], T]) -> T:
+        text = self._read(path)
         try:
-            values: dict[str, Any] = json.loads(text)
-            values["class_names"] = tuple(values["class_names"])
-            values["image_shape"] = tuple(values["image_shape"])
-            info = DataInfo(**values)
+            return parse(json.loads(text))
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise UserError(f"{self.data_file} is damaged: {reason(error)}") from error
-        names, shape = info.class_names, info.image_shape
-        if not names or not all(isinstance(name, str) for name in names):
-            raise UserError(f"{self.data_file} is damaged: class_names must be a list of names")
-        if len(shape) != 3 or shape[2] != 3 or not all(IMAGE_SIDE[0](side) for side in shape):
-            raise UserError(f"{self.data_file} is damaged: image_shape must be [height, width, 3]")
-        return info
+            raise UserError(
+                f"{path} is corrupt: {reason(error)}", code="corrupt", field=str(path)
+            ) from error
 
     def _read(self, path: Path) -> str:
         try:
             return path.read_text()
         except FileNotFoundError as error:
             raise UserError(
-                f"{self.path} is not the folder of a run: it has no {path.name}"
+                f"{self.path} is not the folder of a run: it has no {path.name}",
+                code="missing",
+                field=str(path),
             ) from error
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{path} cannot be read: {reason(error)}") from error
+            raise UserError(
+                f"{path} cannot be read: {reason(error)}", code="unreadable", field=str(path)
+            ) from error

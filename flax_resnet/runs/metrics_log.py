@@ -1,4 +1,4 @@
-"""A line of figures an epoch, as JSON lines and as TensorBoard events without TensorFlow."""
+"""The metrics of each epoch: as JSON lines, as TensorBoard events, as a line for people."""
 
 import contextlib
 import json
@@ -24,63 +24,95 @@ _TAGS = {
     "learning_rate": "run/learning_rate",
     "images_per_second": "run/images_per_second",
 }
-
-
-_FIGURES = (
-    "train_loss", "train_accuracy", "test_loss", "test_accuracy",
-    "learning_rate", "seconds", "images_per_second",
-)  # fmt: skip
+_ALWAYS = (
+    "train_loss",
+    "train_accuracy",
+    "test_loss",
+    "test_accuracy",
+    "learning_rate",
+    "seconds",
+    "images_per_second",
+)
 
 
 class MetricsLog:
-    """metrics.jsonl and tensorboard/ of a run that goes on after `step`."""
+    """metrics.jsonl of a run that resumes after `step`."""
 
     def __init__(self, run: RunFolder, step: int) -> None:
-        """Drops the lines after `step`: their steps are about to be trained again."""
+        """Drops the records after `step`: their steps are about to be trained again."""
+        self.step = step
         self._path = run.metrics_file
         if self._path.exists():
             kept = [row for row in read_metrics(self._path) if row["step"] <= step]
             write_text(self._path, "".join(_line(row) for row in kept))
-        self._tensorboard = run.tensorboard
-        self._step = step
-        self._writer: Any = None
 
     def append(self, row: Row) -> None:
-        """Adds an epoch to metrics.jsonl; it is on disk when this returns."""
+        """Adds an epoch; it is on disk when this returns.
+
+        Raises:
+          UserError: it cannot be written.
+        """
         try:
             with open(self._path, "a") as file:
                 file.write(_line(row))
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise UserError(f"{self._path} cannot be written: {error.strerror}") from error
+            raise UserError(
+                f"{self._path} cannot be written: {error.strerror}",
+                code="unwritable",
+                field=str(self._path),
+            ) from error
 
-    def add_events(self, row: Row) -> None:
-        """Adds an epoch to the TensorBoard events.
+
+class Events:
+    """TensorBoard events, written without TensorFlow."""
+
+    def __init__(self, run: RunFolder, step: int) -> None:
+        """Continues after `step`: TensorBoard hides what an earlier process wrote beyond it."""
+        self._folder = run.tensorboard
+        self._step = step
+        self._writer: Any = None
+
+    def add(self, row: Row) -> None:
+        """Adds an epoch.
 
         Raises:
-          UserError: they cannot be written.
+          OSError: it cannot be written.
         """
-        try:
-            if self._writer is None:
-                # Imported here: it takes a second or two where PyTorch is installed.
-                from tensorboardX import SummaryWriter
+        if self._writer is None:
+            # Imported here: it takes a second or two where PyTorch is installed.
+            from tensorboardX import SummaryWriter
 
-                self._writer = SummaryWriter(
-                    str(self._tensorboard), purge_step=self._step + 1, flush_secs=10
-                )
-            for field, tag in _TAGS.items():
-                if row.get(field) is not None:
-                    self._writer.add_scalar(tag, row[field], row["step"])
-            self._writer.flush()
-        except OSError as error:
-            raise UserError(f"{self._tensorboard} cannot be written: {error.strerror}") from error
+            self._writer = SummaryWriter(
+                str(self._folder), purge_step=self._step + 1, flush_secs=10
+            )
+        for field, tag in _TAGS.items():
+            if row.get(field) is not None:
+                self._writer.add_scalar(tag, row[field], row["step"])
+        self._writer.flush()
 
     def close(self) -> None:
-        """Ends the TensorBoard writer."""
+        """Ends the writer."""
         if self._writer is not None:
-            with contextlib.suppress(OSError):  # a full disk: metrics.jsonl has every figure
+            with contextlib.suppress(OSError):  # a full disk: metrics.jsonl has every metric
                 self._writer.close()
+
+
+def describe_row(row: Row, num_epochs: int | None = None) -> str:
+    """The metrics of an epoch in one line."""
+
+    def metrics(name: str) -> str:
+        loss, accuracy = row[f"{name}_loss"], row[f"{name}_accuracy"]
+        return f"{name} {'nan' if loss is None else f'{loss:.4f}'} {accuracy:.2%}"
+
+    total = f"/{num_epochs}" if num_epochs else ""
+    sets = "   ".join(metrics(name) for name in ("train", "val", "test") if f"{name}_loss" in row)
+    skipped = f"   {row['skipped_steps']} steps skipped" if row.get("skipped_steps") else ""
+    return (
+        f"epoch {row['epoch']}{total}   {sets}   lr {row['learning_rate']:.3g}   "
+        f"{row['seconds']:.1f} s   {row['images_per_second']:,.0f} images/s{skipped}"
+    )
 
 
 def _line(row: Row) -> str:
@@ -96,46 +128,52 @@ def read_metrics(path: Path) -> list[Row]:
     """The rows of a metrics.jsonl; a last line cut short by a crash is left out.
 
     Raises:
-      UserError: the file cannot be read, or a line is damaged; it is named.
+      UserError: the file cannot be read, or a line is corrupt; it is named.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {reason(error)}") from error
+        raise UserError(
+            f"{path} cannot be read: {reason(error)}", code="unreadable", field=str(path)
+        ) from error
     rows: list[Row] = []
     for number, line in enumerate(lines, start=1):
-        where = f"{path}, line {number}"
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
             if number == len(lines):
                 break
-            raise UserError(f"{where}: not a line of figures; remove it") from error
-        _check_row(row, rows[-1]["epoch"] if rows else 0, where)
+            raise _corrupt(path, number, "not a metrics record") from error
+        problem = _problem(row, rows[-1]["epoch"] if rows else 0)
+        if problem:
+            raise _corrupt(path, number, problem)
         rows.append(row)
     return rows
 
 
-def _check_row(row: Any, previous_epoch: int, where: str) -> None:
-    """Checks what the plots and the console rely on; a loss that was not finite is None."""
+def _corrupt(path: Path, number: int, problem: str) -> UserError:
+    return UserError(
+        f"{path}, line {number}: {problem}; remove the line", code="corrupt", field=str(path)
+    )
+
+
+def _problem(row: Any, previous_epoch: int) -> str | None:
+    """What plots and console could not take of a row; a loss that was not finite is None."""
     if not isinstance(row, dict):
-        raise UserError(f"{where}: not a line of figures; remove it")
+        return "not a metrics record"
     curves = [name for name in row if name.endswith(("_loss", "_accuracy"))]
-    for name in ("epoch", "step", *_FIGURES, *curves):
+    for name in ("epoch", "step", *_ALWAYS, *curves):
         value = row.get(name)
         if value is None and name.endswith("_loss") and name in row:
             continue
-        if not _is_figure(value, 1.0 if name.endswith("_accuracy") else 1e300):
-            shown = shortened(repr(value), 60)
-            raise UserError(f"{where}: {name} is {shown}, no such figure; remove the line")
+        if not _is_metric(value, 1.0 if name.endswith("_accuracy") else 1e300):
+            return f"{name} is {shortened(repr(value), 60)}, which it cannot be"
     for name, previous in (("epoch", previous_epoch), ("step", 0)):
         if not isinstance(row[name], int) or row[name] <= previous:
-            raise UserError(
-                f"{where}: {name} is {row[name]}: it must be a whole number above {previous}; "
-                "remove the line"
-            )
+            return f"{name} is {row[name]}: it must be an integer above {previous}"
+    return None
 
 
-def _is_figure(value: Any, high: float) -> bool:
-    """Whether it is a number from 0 to `high` (True and False are none)."""
+def _is_metric(value: Any, high: float) -> bool:
+    """Whether it is a number from 0 to `high` (True and False are not)."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= high

@@ -35,12 +35,12 @@ def write_config(
 ) -> None:
     """Writes a config file of a design with a recipe, and loads it to see that it is right.
 
-    The file starts from configs/base.py and sets what differs from it.
+    The file starts from the defaults and sets what differs from it.
 
     Args:
       recipe: every field but the design.
       design: the network.
-      base: what get_config of configs/base.py returns.
+      base: what default_config returns.
       path: the file, .py.
       title: first line of the file's docstring, without its full stop.
 
@@ -64,12 +64,12 @@ def _file_text(config: ConfigDict, base: ConfigDict, command: str, title: str) -
         "",
         "from ml_collections import ConfigDict",
         "",
-        "from configs import base",
+        "from flax_resnet.config import default_config",
         "",
         "",
         "def get_config() -> ConfigDict:",
-        '    """Returns base\'s values with this design and its recipe."""',
-        "    config = base.get_config()",
+        '    """Returns the defaults with this design and its recipe."""',
+        "    config = default_config()",
     ]
     for field, value in flat_fields(config).items():
         if value != base_values[field]:

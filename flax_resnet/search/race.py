@@ -7,7 +7,7 @@ accuracy on held-out training images: the test images choose nothing.
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,9 @@ from flax_resnet.runs.folder import RunFolder
 from flax_resnet.runs.metrics_log import read_metrics
 from flax_resnet.search.config import with_design
 from flax_resnet.search.space import Candidate, ImageShape, describe, listed, shortened
-from flax_resnet.training.loop import Log, train_and_evaluate
+from flax_resnet.training.loop import train_and_evaluate
+
+Log = Callable[[str], None]
 
 VALIDATION_SHARE = 0.1  # of the training images, where the config holds none out
 
@@ -144,7 +146,7 @@ def race(
     rounds = plan_rounds(len(candidates), config.num_epochs)
     running, behind = list(candidates), []
     standings: list[Standing] = []
-    with StopRequest() as stop:
+    with StopRequest().listening() as stop:
         for number, this_round in enumerate(rounds, start=1):
             running = running[: this_round.num_designs]
             log(
@@ -161,7 +163,6 @@ def race(
                     devices=devices,
                     until_epoch=this_round.until_epoch,
                     stop=stop,
-                    log=lambda line: _indented(line, log),
                 )
                 if stop.signum is not None:
                     return RaceOutcome(stop.signum, ())
@@ -222,9 +223,3 @@ def _standing(row: int, candidate: Candidate, workdir: Path, epoch: int) -> Stan
         val_accuracy=max(r["val_accuracy"] for r in rows),
         seconds=sum(r["seconds"] for r in rows),
     )
-
-
-def _indented(line: str, log: Log) -> None:
-    """The lines of a run; its table of layers stays in its summary.txt."""
-    if "\n" not in line:
-        log(f"  {line}")

@@ -3,6 +3,7 @@ import pytest
 
 from flax_resnet.config.conv_choice import choose_conv, winograd_work
 from flax_resnet.config.load import load_config
+from flax_resnet.models.designs import MODELS
 from tests.conftest import ROOT
 
 IMAGE = (32, 32, 3)
@@ -15,7 +16,7 @@ def config(*overrides: str):
 def test_the_work_is_that_of_the_3x3_convolutions_of_stride_1():
     # Two in the first block and one in each other, 37,748,736 multiply-adds each (the image
     # halves where the channels double); not the stem, which has 3 channels.
-    assert winograd_work(config(), IMAGE) == [32 * 32 * 9 * 64 * 64] * 5
+    assert winograd_work(MODELS["revised"], IMAGE) == [32 * 32 * 9 * 64 * 64] * 5
 
 
 @pytest.mark.parametrize(
@@ -32,3 +33,10 @@ def test_the_work_is_that_of_the_3x3_convolutions_of_stride_1():
 def test_auto_takes_winograd_on_one_cpu_where_it_pays(overrides, images, devices, expected):
     chosen = choose_conv(config(*overrides), IMAGE, images, jax.devices()[:devices])
     assert chosen == expected
+
+
+@pytest.mark.parametrize("recorded", ["winograd", "native"])
+def test_auto_keeps_the_recorded_choice_and_a_named_one_wins(recorded):
+    arguments = IMAGE, 128, jax.devices()[:2], recorded
+    assert choose_conv(config(), *arguments) == recorded
+    assert choose_conv(config("conv=native"), *arguments) == "native"

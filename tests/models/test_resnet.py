@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flax_resnet.models.designs import MODELS
-from flax_resnet.models.resnet import Design, ResidualBlock, ResNet
+from flax_resnet.models.blocks import BLOCKS, ResidualBlock
+from flax_resnet.models.designs import MODELS, Design
+from flax_resnet.models.resnet import ResNet
 
 KEY = jax.random.key(0)
 SMALL = Design((1, 1), (4, 8), (3, 3), (1, 1), None)
@@ -23,17 +24,36 @@ def block(
     bottleneck_stride: Literal["1x1", "3x3"] = "1x1",
 ) -> ResidualBlock:
     design = dataclasses.replace(
-        SMALL, block=kind, shortcut=shortcut, bottleneck_stride=bottleneck_stride
+        SMALL,
+        stage_channels=(channels,) * 2,
+        block=kind,
+        shortcut=shortcut,
+        bottleneck_stride=bottleneck_stride,
     )
-    return ResidualBlock(design, channels, kernel_size=3, shortcut_kernel=1, strides=strides)
+    return BLOCKS[kind](design, stage=0, strides=strides)
 
 
 def init(module: ResNet | ResidualBlock, inputs: jax.Array) -> Any:
     return module.init(KEY, inputs, False)
 
 
-def apply(module: ResNet | ResidualBlock, variables: Any, *args: Any, **options: Any) -> Any:
-    return module.apply(variables, *args, **options)
+def drawn(module: ResNet, inputs: jax.Array) -> Any:
+    """Variables by numpy: compiling the initial weights' random numbers takes seconds."""
+    rng = np.random.default_rng(0)
+    variables = jax.eval_shape(lambda x: init(module, x), inputs)
+    return jax.tree.map(
+        lambda leaf: rng.uniform(-1, 1, leaf.shape).astype(np.float32) ** 2, variables
+    )
+
+
+def apply(
+    module: ResNet | ResidualBlock,
+    variables: Any,
+    inputs: jax.Array,
+    train: bool = False,
+    **options: Any,
+) -> Any:
+    return jax.jit(lambda v, x: module.apply(v, x, train, **options))(variables, inputs)
 
 
 def shapes(model: ResNet, image_shape: tuple[int, int, int], train: bool = False) -> Any:
@@ -60,26 +80,25 @@ def output_of(traced: Any, *path: str) -> Any:
     return node["__call__"][0]
 
 
-def apply_with_zero_kernels(module: ResidualBlock, inputs: jax.Array) -> jax.Array:
-    """The block's output with its branch at zero: what the shortcut alone passes on."""
-    variables = init(module, inputs)
-    params = jax.tree.map(jnp.zeros_like, variables["params"])
-    return apply(module, variables | {"params": params}, inputs, False)
+def zeros(module: ResidualBlock, inputs: jax.Array) -> Any:
+    """Variables that make the block's branch zero."""
+    variables = jax.eval_shape(lambda x: init(module, x), inputs)
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), variables)
 
 
 def test_basic_block_keeps_the_identity_when_shapes_match():
     inputs = jax.random.normal(KEY, (2, 6, 6, 4))
-    params = init(block(), inputs)["params"]
-    assert set(params) == {"conv1", "norm1", "conv2", "norm2"}
-    np.testing.assert_array_equal(apply_with_zero_kernels(block(), inputs), jax.nn.relu(inputs))
+    variables = zeros(block(), inputs)
+    assert set(variables["params"]) == {"conv1", "norm1", "conv2", "norm2"}
+    np.testing.assert_array_equal(apply(block(), variables, inputs), jax.nn.relu(inputs))
 
 
 @pytest.mark.parametrize(("channels", "strides"), [(8, 1), (4, 2), (8, 2)])
 def test_projection_appears_where_channels_or_size_change(channels, strides):
     inputs = jnp.zeros((2, 6, 6, 4))
     module = block(channels=channels, strides=strides)
-    variables = init(module, inputs)
-    out = apply(module, variables, inputs, False)
+    variables = zeros(module, inputs)
+    out = jax.eval_shape(lambda: apply(module, variables, inputs))
     assert out.shape == (2, 6 // strides, 6 // strides, channels)
     assert variables["params"]["shortcut_conv"]["kernel"].shape == (1, 1, 4, channels)
     assert "shortcut_norm" in variables["params"]
@@ -96,10 +115,9 @@ def test_shortcut_kernel_and_block_kernel_are_the_designs():
 def test_addition_comes_before_the_last_relu():
     # The branch gives norm2's bias, -1, everywhere: relu(x + branch) is then relu(x - 1).
     inputs = jnp.array([0.25, 1.0, 3.0, 0.0]).reshape(1, 1, 1, 4)
-    variables = init(block(), inputs)
-    params = jax.tree.map(jnp.zeros_like, variables["params"])
-    params["norm2"]["bias"] = -jnp.ones(4)
-    out = apply(block(), variables | {"params": params}, inputs, False)
+    variables = zeros(block(), inputs)
+    variables["params"]["norm2"]["bias"] = -jnp.ones(4)
+    out = apply(block(), variables, inputs)
     np.testing.assert_array_equal(out.ravel(), [0, 0, 2, 0])
 
 
@@ -108,9 +126,10 @@ def test_pad_shortcut_takes_every_other_pixel_and_adds_zero_channels():
     channel = jnp.arange(1.0, 17.0).reshape(1, 4, 4)
     inputs = jnp.stack([channel, channel + 100], axis=-1)
     module = block("pad", channels=4, strides=2)
-    params = init(module, inputs)["params"]
-    assert set(params) == {"conv1", "norm1", "conv2", "norm2"}, "option A has no parameters"
-    out = apply_with_zero_kernels(module, inputs)
+    variables = zeros(module, inputs)
+    names = set(variables["params"])
+    assert names == {"conv1", "norm1", "conv2", "norm2"}, "option A has no parameters"
+    out = apply(module, variables, inputs)
     np.testing.assert_array_equal(out[0, :, :, 0], [[1, 3], [9, 11]])
     np.testing.assert_array_equal(out[0, :, :, 1], [[101, 103], [109, 111]])
     np.testing.assert_array_equal(out[0, :, :, 2:], np.zeros((2, 2, 2)))
@@ -120,8 +139,9 @@ def test_pad_shortcut_takes_every_other_pixel_and_adds_zero_channels():
 def test_plain_block_adds_nothing(strides):
     inputs = 1 + jax.random.uniform(KEY, (2, 4, 4, 4))
     module = block("none", strides=strides)
-    assert set(init(module, inputs)["params"]) == {"conv1", "norm1", "conv2", "norm2"}
-    assert not apply_with_zero_kernels(module, inputs).any()
+    variables = zeros(module, inputs)
+    assert set(variables["params"]) == {"conv1", "norm1", "conv2", "norm2"}
+    assert not apply(module, variables, inputs).any()
 
 
 def test_plain_and_residual_networks_have_the_same_parameters():
@@ -147,13 +167,13 @@ def test_bottleneck_halves_the_image_in_the_convolution_named(bottleneck_stride,
     assert out.shape == (2, 4, 4, 16)
 
 
-def test_bottleneck_projects_only_the_first_block_of_each_layer():
+def test_bottleneck_projects_only_the_first_block_of_each_stage():
     params = shapes(ResNet(MODELS["imagenet_resnet50"], 1000), (224, 224, 3))["params"]
     projected = {name for name, layers in params.items() if "shortcut_conv" in layers}
     assert projected == {f"stage{stage}_block1" for stage in (1, 2, 3, 4)}
 
 
-def test_revised_network_halves_the_image_at_layers_2_to_4():
+def test_revised_network_halves_the_image_at_stages_2_to_4():
     traced = shapes(ResNet(MODELS["revised"], num_classes=10), (32, 32, 3))
     assert output_of(traced, "stem_conv").shape == (2, 32, 32, 64)
     for stage, (size, channels) in enumerate([(32, 64), (16, 128), (8, 256), (4, 512)], start=1):
@@ -178,13 +198,14 @@ def test_pool_size_sets_the_features_of_the_linear_layer(pool_size, features):
     assert params["head"]["kernel"].shape == (features, 10)
 
 
-def test_pool_averages_the_last_map():
-    model = ResNet(SMALL, num_classes=2)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_pool_and_head_average_the_last_map_in_float32(dtype):
+    model = ResNet(SMALL, num_classes=2, dtype=dtype)
     images = jax.random.normal(KEY, (3, 8, 8, 3))
-    variables = init(model, images)
+    variables = drawn(model, images)
     logits, traced = apply(model, variables, images, capture_intermediates=True)
     head = variables["params"]["head"]
-    means = output_of(traced, "stage2_block1").mean((1, 2))
+    means = output_of(traced, "stage2_block1").astype(jnp.float32).mean((1, 2))
     np.testing.assert_allclose(logits, means @ head["kernel"] + head["bias"], atol=1e-5)
 
 
@@ -194,21 +215,23 @@ def test_whole_map_pool_takes_any_image_size():
 
 
 @pytest.mark.parametrize("train", [False, True])
-def test_bfloat16_computes_in_bfloat16_and_keeps_everything_kept_in_float32(train):
+def test_bfloat16_is_the_blocks_alone(train):
     traced = shapes(ResNet(MODELS["revised"], 10, dtype=jnp.bfloat16), (32, 32, 3), train)
     assert traced["logits"].dtype == jnp.float32
     for collection in ("params", "batch_stats"):
         for path, leaf in jax.tree.leaves_with_path(traced[collection]):
             name = jax.tree_util.keystr(path, simple=True, separator="/")
             assert leaf.dtype == jnp.float32, f"{collection} {name} is {leaf.dtype}"
-    for path in [("stem_conv",), ("stage2_block1", "norm1"), ("stage4_block1",), ("head",)]:
+    for name in ("head_pool", "head"):
+        assert output_of(traced, name).dtype == jnp.float32, f"output of {name}"
+    for path in [("stem_conv",), ("stage2_block1", "norm1"), ("stage4_block1",)]:
         assert output_of(traced, *path).dtype == jnp.bfloat16, f"output of {'/'.join(path)}"
 
 
 def test_train_mode_updates_every_running_statistic_and_eval_mode_none():
     model = ResNet(SMALL, num_classes=10)
     images = jax.random.normal(KEY, (4, 8, 8, 3))
-    variables = init(model, images)
+    variables = drawn(model, images)
     trained, new = apply(model, variables, images, train=True, mutable=["batch_stats"])
     for path, old in jax.tree.leaves_with_path(variables["batch_stats"]):
         name = jax.tree_util.keystr(path, simple=True, separator="/")

@@ -17,7 +17,7 @@ from flax_resnet.engine.state import MetricSums, TrainState
 from flax_resnet.engine.steps import make_normalize, make_train_step
 from flax_resnet.models.designs import MODELS
 from flax_resnet.models.resnet import Design, ResNet
-from flax_resnet.optim.optimizers import make_optimizer
+from flax_resnet.optim.optimizers import OPTIMIZERS, decay_mask
 
 torch = pytest.importorskip("torch")
 if not torch.__version__.startswith("2.13.0"):
@@ -150,6 +150,7 @@ def test_forward_in_float64_agrees_to_rounding(float64, train):
 def assert_same_training(
     model: ResNet,
     optimizer: optax.GradientTransformation,
+    learning_rate: float,
     make_torch_optimizer: MakeTorchOptimizer,
     *,
     num_steps: int,
@@ -165,7 +166,11 @@ def assert_same_training(
         batch_stats=variables["batch_stats"],
         opt_state=optimizer.init(variables["params"]),
     )
-    train_step = jax.jit(make_train_step(model, optimizer, make_normalize(MEAN, STD, model.dtype)))
+    schedule, normalize = (
+        optax.constant_schedule(learning_rate),
+        make_normalize(MEAN, STD, model.dtype),
+    )
+    train_step = jax.jit(make_train_step(model, optimizer, schedule, normalize))
     twin = make_twin(model)
     copy_weights(variables, twin)
     twin.train()
@@ -194,10 +199,6 @@ def assert_same_training(
     assert_same_variables(dict(state.variables), twin, variables_tolerance)
 
 
-def adam(learning_rate: float = 1e-3) -> optax.GradientTransformation:
-    return make_optimizer("adam", optax.constant_schedule(learning_rate), epsilon=1e-8)
-
-
 def torch_adam(twin: TorchResNet) -> Any:
     return torch.optim.Adam(twin.parameters(), lr=1e-3, betas=(0.9, 0.999), eps=1e-8)
 
@@ -205,7 +206,8 @@ def torch_adam(twin: TorchResNet) -> Any:
 def test_twenty_adam_steps_in_float64_give_pytorchs_losses(float64):
     assert_same_training(
         in_float64(NARROW),
-        adam(),
+        OPTIMIZERS["adam"](),
+        1e-3,
         torch_adam,
         num_steps=20,
         loss_tolerance=1e-8,
@@ -224,7 +226,8 @@ def test_three_adam_steps_in_float32_give_pytorchs_losses(design, batch_size):
     # images both programs are up to 1.4e-3 from the float64 losses by the third step.
     assert_same_training(
         ResNet(design, num_classes=10),
-        adam(),
+        OPTIMIZERS["adam"](),
+        1e-3,
         torch_adam,
         num_steps=3,
         loss_tolerance=1e-3,
@@ -236,7 +239,8 @@ def test_three_adam_steps_in_float32_give_pytorchs_losses(design, batch_size):
 def test_three_momentum_steps_in_float32_at_full_width_give_pytorchs_losses():
     assert_same_training(
         ResNet(REVISED, num_classes=10),
-        make_optimizer("momentum", optax.constant_schedule(0.01)),
+        OPTIMIZERS["momentum"](),
+        0.01,
         lambda twin: torch.optim.SGD(twin.parameters(), lr=0.01, momentum=0.9),
         num_steps=3,
         loss_tolerance=1e-4,
@@ -270,7 +274,7 @@ def decay_groups(twin: TorchResNet) -> list[dict[str, Any]]:
         ),
         pytest.param(
             "momentum",
-            {"weight_decay": 0.01, "decay": "kernels"},
+            {"weight_decay": 0.01, "mask": decay_mask},
             lambda twin: torch.optim.SGD(decay_groups(twin), lr=0.05, momentum=0.9),
             id="momentum, decay of kernels alone",
         ),
@@ -293,7 +297,8 @@ def decay_groups(twin: TorchResNet) -> list[dict[str, Any]]:
 def test_five_steps_in_float64_give_pytorchs_losses(float64, name, options, make_torch_optimizer):
     assert_same_training(
         in_float64(SHALLOW),
-        make_optimizer(name, optax.constant_schedule(0.05), **options),
+        OPTIMIZERS[name](**options),
+        0.05,
         make_torch_optimizer,
         num_steps=5,
         loss_tolerance=1e-8,

@@ -1,19 +1,21 @@
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
-from flax_resnet.optim.optimizers import OPTIMIZERS, decay_mask, make_optimizer
+from flax_resnet.optim.optimizers import OPTIMIZERS, decay_mask
 
 
-def two_steps(name: str, **options) -> float:
+def two_steps(name: str, **options: Any) -> float:
     """A parameter at 1.0 after two steps of gradient 0.5 at learning rate 0.1."""
-    optimizer = make_optimizer(name, optax.constant_schedule(0.1), **options)
+    optimizer = OPTIMIZERS[name](**options)
     params = {"kernel": jnp.ones(())}
     state = optimizer.init(params)
     for _ in range(2):
         updates, state = optimizer.update({"kernel": jnp.asarray(0.5)}, state, params)
-        params = optax.apply_updates(params, updates)
+        params = jax.tree.map(lambda p, u: p + 0.1 * u, params, updates)
     return float(params["kernel"])
 
 
@@ -25,8 +27,9 @@ def test_sgd_momentum_and_nesterov_by_hand():
     assert two_steps("nesterov") == pytest.approx(1 - 0.095 - 0.1355)
 
 
-def test_adam_steps_by_the_learning_rate_on_a_constant_gradient():
-    assert two_steps("adam") == pytest.approx(0.8, abs=1e-5)
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_adam_steps_by_the_learning_rate_on_a_constant_gradient(name):
+    assert two_steps(name) == pytest.approx(0.8, abs=1e-5)
 
 
 def test_weight_decay_is_in_the_gradient_for_sgd_and_apart_for_adamw():
@@ -46,10 +49,13 @@ def test_decay_of_kernels_spares_scale_and_bias():
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_every_optimizer_moves_against_the_gradient(name):
-    assert two_steps(name) < 1
+def test_every_optimizer_ignores_the_hyperparameters_of_others(name):
+    every = {"momentum": 0.9, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "weight_decay": 0.0}
+    assert two_steps(name, **every, mask=None) == two_steps(name)
 
 
-def test_unknown_names_are_refused():
-    with pytest.raises(ValueError, match="nesterov"):
-        two_steps("adagrad")
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_no_optimizer_counts_steps_for_a_schedule(name):
+    state = OPTIMIZERS[name]().init({"kernel": jnp.ones(2)})
+    counters = [leaf for leaf in jax.tree.leaves(state) if leaf.dtype == jnp.int32]
+    assert len(counters) == name.startswith("adam")  # Adam's, which corrects its means' bias

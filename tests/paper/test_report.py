@@ -6,16 +6,15 @@ import signal
 from pathlib import Path
 from xml.etree import ElementTree
 
-import jax
 import pytest
 from matplotlib.image import imread
 
 from flax_resnet.__main__ import main
-from flax_resnet.engine.mesh import InFlight
 from flax_resnet.report.document import Listing, Paragraph, Section, Table
 from flax_resnet.report.html import to_html
 from flax_resnet.report.markdown import to_markdown
 from flax_resnet.runs.metrics_log import read_metrics
+from flax_resnet.training.hooks import Bar
 
 SMALL = [
     "--train-images=64",
@@ -115,17 +114,16 @@ def test_other_images_are_refused_before_training(
 def test_stopped_command_reports_what_there_is_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    add, calls = InFlight.add, iter(range(1, 10**6))
+    dispatches = iter(range(1, 10**6))
 
-    def add_and_stop(in_flight: InFlight, result: jax.Array) -> None:
-        add(in_flight, result)
-        if next(calls) == 5:  # 2 steps and an evaluation an epoch: in the second epoch
+    def count_and_stop(*_: object) -> None:
+        if next(dispatches) == 3:  # 2 steps per epoch: in the second epoch
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(InFlight, "add", add_and_stop)
+    monkeypatch.setattr(Bar, "after_dispatch", count_and_stop)
     command = ["paper", "--only", "figure5-6", "optimizers", "--epochs=2", f"--out={tmp_path}"]
     assert main([*command, *SMALL]) == 128 + signal.SIGTERM
-    assert "run the same command again to go on" in capsys.readouterr().out
+    assert "run the same command again to resume" in capsys.readouterr().out
     report = (tmp_path / "report.md").read_text().replace("\\", "")
     assert "Incomplete: not trained yet are revised_sgd" in report
     assert "reduced: 1 of 50 epochs" in report

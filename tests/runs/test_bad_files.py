@@ -71,7 +71,7 @@ def test_what_cannot_be_replaced_is_named_not_the_part_beside_it(file):
 def test_training_needs_a_workdir_that_is_a_folder(file):
     for workdir in (file, file / "a", "a" * 300):
         with pytest.raises(UserError, match="cannot be written"):
-            train_and_evaluate(tiny_config(), workdir, log=lambda _: None)
+            train_and_evaluate(tiny_config(), workdir)
     assert file.read_text() == "kept"
 
 
@@ -119,7 +119,7 @@ def test_data_information_of_a_run_that_cannot_be_is_named(run, changes, capsys)
     (run / "dataset.json").write_text(json.dumps(values | changes))
     assert main(["predict", "--workdir", str(run), "x.png"]) == 2
     error = capsys.readouterr().err  # more than a line where the tests' check of types was first
-    assert "dataset.json is damaged" in error and next(iter(changes)) in error
+    assert "dataset.json is corrupt" in error and next(iter(changes)) in error
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_a_run_to_start_from_that_is_damaged_is_named(run, tmp_path, one_device)
     for place, words in ((run, "config.json"), (tmp_path, "is not the folder of a run")):
         config = tiny_config(init_from=str(place))
         with pytest.raises(UserError, match=words):
-            train_and_evaluate(config, tmp_path / "new", devices=one_device, log=lambda _: None)
+            train_and_evaluate(config, tmp_path / "new", devices=one_device)
 
 
 def test_predict_answers_the_good_files_among_bad_ones(tiny_run, tmp_path, capsys):

@@ -19,7 +19,6 @@ def test_lines_after_the_step_are_dropped_and_a_cut_line_too(tmp_path):
     log = MetricsLog(run, 0)
     for epoch in (1, 2, 3):
         log.append(row(epoch))
-    log.close()
     with open(run.metrics_file, "a") as file:
         file.write('{"epoch": 4, "step": 4')
     assert [r["epoch"] for r in read_metrics(run.metrics_file)] == [1, 2, 3]
@@ -27,7 +26,6 @@ def test_lines_after_the_step_are_dropped_and_a_cut_line_too(tmp_path):
     log = MetricsLog(run, 20)
     assert [r["epoch"] for r in read_metrics(run.metrics_file)] == [1, 2]
     log.append(row(3, train_loss=0.25))
-    log.close()
     assert read_metrics(run.metrics_file) == [row(1), row(2), row(3, train_loss=0.25)]
 
 
@@ -35,7 +33,6 @@ def test_what_is_not_finite_becomes_null_so_that_every_line_is_json(tmp_path):
     run = RunFolder(tmp_path)
     log = MetricsLog(run, 0)
     log.append(row(1, train_loss=math.nan, test_loss=math.inf))
-    log.close()
 
     def refuse(name: str) -> None:
         raise AssertionError(f"{name} is no JSON")
@@ -47,5 +44,6 @@ def test_what_is_not_finite_becomes_null_so_that_every_line_is_json(tmp_path):
 def test_damage_in_the_middle_is_an_error_that_names_the_line(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text(f"{json.dumps(row(1))}\n{{broken\n{json.dumps(row(3))}\n")
-    with pytest.raises(UserError, match="metrics.jsonl, line 2"):
+    with pytest.raises(UserError, match="line 2") as refused:
         read_metrics(path)
+    assert (refused.value.code, refused.value.field) == ("corrupt", str(path))

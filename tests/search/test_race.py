@@ -1,8 +1,11 @@
 """Successive halving on real digits, with networks of a few channels."""
 
+import contextlib
 import dataclasses
+import logging
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -92,25 +95,36 @@ def test_the_best_validation_accuracy_ranks(raced):
     assert min(first[s.row] for s in finalists) >= max(first[s.row] for s in behind)
 
 
-def test_a_race_stopped_in_its_second_round_goes_on_to_the_same_standings(
-    raced, tmp_path, one_device
-):
-    def stop_in_epoch_2(line: str) -> None:
-        if line.startswith("  epoch 2/3"):
-            os.kill(os.getpid(), signal.SIGINT)
+@contextlib.contextmanager
+def signal_at(line: str, signum: int) -> Iterator[None]:
+    """Sends this process a signal when a run logs a line that starts so."""
 
-    stopped = race_tiny(tmp_path, one_device, stop_in_epoch_2)
+    class Sender(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage().startswith(line):
+                os.kill(os.getpid(), signum)
+
+    logger, sender = logging.getLogger("flax_resnet"), Sender()
+    logger.addHandler(sender)
+    try:
+        yield
+    finally:
+        logger.removeHandler(sender)
+
+
+def test_a_race_stopped_in_its_second_round_resumes_to_the_same_standings(
+    raced, tmp_path, one_device, log_lines
+):
+    with signal_at("epoch 2/3", signal.SIGINT):
+        stopped = race_tiny(tmp_path, one_device)
     assert stopped == RaceOutcome(signal.SIGINT, ())
     assert max(len(rows_of(path.parent)) for path in tmp_path.glob("*/metrics.jsonl")) == 2
     assert without_clock(race_tiny(tmp_path, one_device)) == without_clock(raced[1])
 
 
-def test_a_stop_at_the_end_of_a_run_ends_the_race_too(tmp_path, one_device):
-    def stop_at_the_end_of_the_round(line: str) -> None:
-        if line.startswith("  epoch 1/3"):
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    assert race_tiny(tmp_path, one_device, stop_at_the_end_of_the_round).signum == signal.SIGTERM
+def test_a_stop_at_the_end_of_a_run_ends_the_race_too(tmp_path, one_device, log_lines):
+    with signal_at("epoch 1/3", signal.SIGTERM):
+        assert race_tiny(tmp_path, one_device).signum == signal.SIGTERM
     assert len(list(tmp_path.iterdir())) == 1
 
 

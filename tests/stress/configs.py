@@ -1,12 +1,13 @@
 """Configs by chance: each is refused in one line that names its field, or can train.
 
-Values for every field of config.RULES, sane and not, come in four ways: set in a config, typed on
+Values for every field of config.FIELDS, sane and not, come in four ways: set in a config, typed on
 the command line, written in a config.json, and in a config.json with damaged characters. Before
 them each value of VALUES is given to each field alone (in short runs: some of them). What is
 accepted must trace (jax.eval_shape) through initialisation and a training step, and its schedule
 must stay between 0 and its learning rate.
 """
 
+import json
 import re
 import sys
 import time
@@ -20,13 +21,14 @@ import numpy as np
 from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
-from configs import base
 from flax_resnet.config.build import abstract_checkpoint, build_schedule, build_train_step
+from flax_resnet.config.compat import changed_field
 from flax_resnet.config.conv_choice import CONVOLVE
-from flax_resnet.config.fields import RULES
+from flax_resnet.config.fields import FIELDS, FORMAT
 from flax_resnet.config.load import (
-    changed_field,
+    CONFIGS,
     check_image_size,
+    default_config,
     from_json,
     load_config,
     to_json,
@@ -36,7 +38,7 @@ from flax_resnet.process.errors import UserError
 from tests.stress.arguments import arguments
 from tests.stress.tally import Tally
 
-BASE = base.__file__
+BASE = CONFIGS / "base.py"
 STEPS_PER_EPOCH = 7
 Changes = dict[str, Any]
 
@@ -62,20 +64,14 @@ def names_in(words: str) -> list[str]:
 
 def is_allowed(field: str, value: Any) -> bool:
     """Whether the field's own rule lets a value pass."""
-    return RULES[field][0](value)
+    return FIELDS[field].rule(value)
 
 
-DEFAULTS: Changes = {
-    field: base.get_config().to_dict()["design"][field.removeprefix("design.")]
-    if field.startswith("design.")
-    else base.get_config().to_dict()[field]
-    for field in RULES
-}
 SANE: dict[str, list[Any]] = {
-    field: [DEFAULTS[field]]
-    + names_in(words)
-    + [value for value in VALUES if test(value) and not isinstance(value, np.ndarray)]
-    for field, (test, words) in RULES.items()
+    field.name: [field.default]
+    + names_in(field.rule.words)
+    + [value for value in VALUES if field.rule(value) and not isinstance(value, np.ndarray)]
+    for field in FIELDS.values()
 }
 
 
@@ -104,7 +100,7 @@ def designs(draw: st.DrawFn) -> Changes:
 def changes(draw: st.DrawFn) -> Changes:
     """Up to five fields with values that their rules allow, and at times one of any kind."""
     found: Changes = draw(designs()) if draw(st.booleans()) else {}
-    others = [field for field in RULES if field not in found]
+    others = [field for field in FIELDS if field not in found]
     for field in draw(st.lists(st.sampled_from(others), max_size=3, unique=True)):
         found[field] = draw(st.sampled_from(SANE[field]))
     if draw(st.integers(0, 3)) == 0 or not found:
@@ -112,13 +108,13 @@ def changes(draw: st.DrawFn) -> Changes:
             st.sampled_from(VALUES), st.integers(), st.floats(), st.text(max_size=20),
             st.tuples(st.integers(), st.integers()), st.lists(st.floats(), max_size=4),
         )  # fmt: skip
-        found[draw(st.sampled_from(list(RULES)))] = draw(anything)
+        found[draw(st.sampled_from(list(FIELDS)))] = draw(anything)
     return found
 
 
 def from_values(values: Changes) -> ConfigDict:
     """A config of these values, past ConfigDict's own check of types."""
-    nested = base.get_config().to_dict()
+    nested = default_config().to_dict()
     for field, value in values.items():
         part = nested["design"] if field.startswith("design.") else nested
         part[field.removeprefix("design.")] = value
@@ -139,15 +135,15 @@ def _text(value: Any) -> str:
 
 def as_json(values: Changes) -> str:
     """The same in a run's config.json."""
-    nested = base.get_config().to_dict()
+    nested = default_config().to_dict()
     for field, value in values.items():
         part = nested["design"] if field.startswith("design.") else nested
         try:
-            to_json(ConfigDict({"value": value}))
+            json.dumps(value)
             part[field.removeprefix("design.")] = value
         except (TypeError, ValueError):
             part[field.removeprefix("design.")] = repr(type(value))
-    return to_json(ConfigDict(nested))
+    return json.dumps({"format": FORMAT, **nested}, indent=2)
 
 
 @st.composite
@@ -184,7 +180,7 @@ def check(make: Callable[[], ConfigDict], values: Changes | None) -> str:
         assert len(message.splitlines()) == 1 and len(message) < 700, f"not a line: {message!r}"
         if values is not None:
             wrong = [field for field, value in values.items() if not is_allowed(field, value)]
-            assert any(f"config.{field}" in message for field in wrong or RULES), message
+            assert any(f"config.{field}" in message for field in wrong or FIELDS), message
         return "refused"
     return "accepted"
 
@@ -199,7 +195,7 @@ def exercise(config: ConfigDict) -> None:
     rates = [float(schedule(step)) for step in {0, last // 3, last // 2, last}]
     assert all(0 <= rate <= config.learning_rate * 1.0001 for rate in rates), rates
     convolve = CONVOLVE["winograd" if config.conv == "winograd" else "native"]
-    step = build_train_step(config, 10, STEPS_PER_EPOCH, convolve)(None, None)
+    step = build_train_step(config, 10, STEPS_PER_EPOCH, convolve)
     state, sums = abstract_checkpoint(config, 10, (side, side, 3))
     images = jax.ShapeDtypeStruct((2, side, side, 3), jnp.uint8)
     labels = jax.ShapeDtypeStruct((2,), jnp.int32)
@@ -217,11 +213,11 @@ def _cases() -> dict[str, tuple[st.SearchStrategy, Callable[[Any], str]]]:
         "set": (changes(), lambda c: check(lambda: from_values(c), c)),
         "typed": (changes(), lambda c: check(lambda: load_config(BASE, as_typed(c)), {})),
         "typed text": (
-            st.tuples(st.sampled_from(list(RULES)), st.text(max_size=30)),
+            st.tuples(st.sampled_from(list(FIELDS)), st.text(max_size=30)),
             lambda c: check(lambda: load_config(BASE, as_typed(dict([c]))), {}),
         ),
         "field names": (
-            st.text(min_size=1, max_size=30).filter(lambda name: name not in RULES),
+            st.text(min_size=1, max_size=30).filter(lambda name: name not in FIELDS),
             lambda c: check(lambda: load_config(BASE, [f"--config.{c}=1"]), None),
         ),
         "config.json": (changes(), lambda c: check(lambda: from_json(as_json(c)), c)),
@@ -260,7 +256,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the cases; returns 1 if one failed."""
     args = arguments("configs", __doc__, count=2000).parse_args(argv)
     tally = Tally(args)
-    pairs = [(field, value) for field in RULES for value in VALUES]
+    pairs = [(field, value) for field in FIELDS for value in VALUES]
     order = np.random.default_rng(args.seed).permutation(len(pairs))
     cases = _cases()
     for index in order[: PAIRS * args.count]:

@@ -21,6 +21,7 @@ from flax_resnet.process.errors import UserError
 from flax_resnet.runs.checkpoints import Checkpoints
 from flax_resnet.runs.manifest import NAME
 from flax_resnet.training.loop import train_and_evaluate
+from tests.logs import collected
 from tests.stress import trainings
 from tests.stress.arguments import arguments
 from tests.stress.tally import Tally
@@ -76,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = trainings.load_tiny_config(num_epochs=2)
     with tempfile.TemporaryDirectory() as name:
         run = Path(name) / "run"
-        train_and_evaluate(config, run, devices=devices, log=lambda _: None)
+        train_and_evaluate(config, run, devices=devices)
         whole = trainings.everything_saved(run)
         shutil.copytree(run, Path(name) / "older")
         shutil.rmtree(Path(name) / "older/checkpoints" / str(2 * STEPS))
@@ -111,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 damaged.append(other)
             problem = check(copy, whole, older, both)
             if problem is None and not both and number % GO_ON_EVERY == 0:
-                train_and_evaluate(config, copy, devices=devices, log=lambda _: None)
+                train_and_evaluate(config, copy, devices=devices)
                 problem = trainings.difference(trainings.everything_saved(copy), whole)
                 shutil.rmtree(copy)
                 shutil.copytree(run, copy)
@@ -128,19 +129,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def check(run: Path, whole: dict[str, Any], older: dict[str, Any], both: bool) -> str | None:
     """What is wrong with how a damaged run is loaded; None: nothing."""
-    lines: list[str] = []
-    checkpoints = Checkpoints(
-        run / "checkpoints", keep_best=False, read_only=True, log=lines.append
-    )
-    try:
-        latest = checkpoints.latest
-    except UserError as error:
-        return None if both and "damaged" in str(error) else f"refused: {error}"
-    finally:
-        checkpoints.close()
+    with (
+        collected() as lines,
+        Checkpoints(run / "checkpoints", keep_best=False, read_only=True) as checkpoints,
+    ):
+        try:
+            latest = checkpoints.latest
+        except UserError as error:
+            return None if both and error.code == "corrupt" else f"refused: {error}"
     if both:
         return f"{latest} was taken"
-    if not any("is damaged" in line for line in lines):
+    if not any("is corrupt" in line for line in lines):
         return "nothing was said"
     found = trainings.everything_saved(run)
     expected = older | {"rows": whole["rows"]}

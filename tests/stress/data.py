@@ -149,11 +149,10 @@ class Figures:
         self._csv = (f"epoch,{','.join(names)}\n" + "1,1.5,40,1.4,45\n2,1,60,1,60\n").encode()
 
     def __call__(self, random: Random) -> None:
-        from configs.base import get_config
+        from flax_resnet.config.load import default_config
         from flax_resnet.plots import curves as plots
-        from flax_resnet.runs.metrics_log import read_metrics
+        from flax_resnet.runs.metrics_log import describe_row, read_metrics
         from flax_resnet.runs.reference_log import read_reference
-        from flax_resnet.training.loop import describe_row
 
         self._metrics.write_bytes(self._lines)
         self._log.write_bytes(self._csv)
@@ -163,7 +162,7 @@ class Figures:
         for row in rows:
             describe_row(row)
         if rows:
-            figure = plots.run_figure(plots.LOSS, rows, get_config(), reference)
+            figure = plots.run_figure(plots.LOSS, rows, default_config(), reference)
             figure.savefig(io.BytesIO(), format="png", dpi=40)
 
 
@@ -171,8 +170,7 @@ class Run:
     """config.json and dataset.json of a run that has no checkpoint: never more than refused."""
 
     def __init__(self, folder: Path) -> None:
-        from configs.base import get_config
-        from flax_resnet.config.load import to_json
+        from flax_resnet.config.load import default_config, to_json
 
         self._folder = folder / "run"
         self._folder.mkdir()
@@ -180,7 +178,7 @@ class Run:
             "class_names": ["cat", "dog"], "image_shape": [32, 32, 3], "train_images": 10,
             "test_images": 4, "val_images": 0, "digest": "0" * 64, "source": "a folder",
         }  # fmt: skip
-        config = get_config()
+        config = default_config()
         with config.unlocked():
             config.design.stage_channels = (2, 2, 2, 2)
         self._contents = {

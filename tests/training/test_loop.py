@@ -1,6 +1,7 @@
 """Real tiny trainings on real digits: files, figures, resuming, stopping."""
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -17,12 +18,12 @@ import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from flax_resnet.engine.mesh import InFlight
 from flax_resnet.inference.model import load_trained
 from flax_resnet.process.errors import UserError
-from flax_resnet.process.signals import Interrupted
+from flax_resnet.process.signals import Interrupted, StopRequest
 from flax_resnet.runs.folder import RunFolder
 from flax_resnet.runs.metrics_log import read_metrics
+from flax_resnet.training.hooks import Trace
 from flax_resnet.training.loop import train_and_evaluate
 from tests.conftest import ROOT, tiny_config
 
@@ -39,18 +40,19 @@ def assert_same_weights(a: Path, b: Path) -> None:
     jax.tree.map(np.testing.assert_array_equal, x, y)
 
 
-def stop_after(calls: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sends SIGTERM to this process when that many steps, of training or evaluation, are out."""
-    add = InFlight.add
-    count = iter(range(1, 10**9))
+class StopAfter(StopRequest):
+    """Asks for a stop once that many dispatches, of training or evaluation, are out."""
 
-    def add_and_stop(in_flight: InFlight, result: Any) -> Any:
-        done = add(in_flight, result)
-        if next(count) == calls:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return done
+    def __init__(self, dispatches: int) -> None:
+        super().__init__()
+        self._left = dispatches
 
-    monkeypatch.setattr(InFlight, "add", add_and_stop)
+    def __bool__(self) -> bool:
+        """Asked before each dispatch."""
+        if self._left == 0:
+            self.request(signal.SIGTERM)
+        self._left -= 1
+        return super().__bool__()
 
 
 def test_a_run_leaves_its_files(tiny_run):
@@ -102,45 +104,39 @@ def read_events(path: Path) -> Iterator[Any]:
         position += 12 + length + 4
 
 
-def test_a_finished_run_says_so_and_trains_nothing(tiny_run, one_device):
-    lines: list[str] = []
+def test_a_finished_run_says_so_and_trains_nothing(tiny_run, one_device, log_lines):
     before = (tiny_run / "metrics.jsonl").read_bytes()
-    outcome = train_and_evaluate(tiny_config(), tiny_run, devices=one_device, log=lines.append)
-    assert outcome.signum is None and "is finished" in lines[0]
+    outcome = train_and_evaluate(tiny_config(), tiny_run, devices=one_device)
+    assert outcome.signum is None and "is finished" in log_lines[0]
     assert (tiny_run / "metrics.jsonl").read_bytes() == before
 
 
 # Steps until the stop in each call: 7 of an epoch and 3 of its evaluation make 10.
 @pytest.mark.parametrize(("every", "stops"), [(None, [3, 5]), (2, [4, 3, 9]), (3, [8, 2])], ids=str)
 def test_stopped_and_resumed_equals_uninterrupted(
-    every, stops, tiny_run, tmp_path, one_device, monkeypatch
+    every, stops, tiny_run, tmp_path, one_device, log_lines
 ):
     config = tiny_config(**({"checkpoint_every_steps": every} if every else {}))
     workdir = tmp_path / "run"
     saved = 0
     for calls in stops:
-        with monkeypatch.context() as patch:
-            stop_after(calls, patch)
-            outcome = train_and_evaluate(config, workdir, devices=one_device)
+        outcome = train_and_evaluate(config, workdir, devices=one_device, stop=StopAfter(calls))
         assert outcome.signum == signal.SIGTERM
         assert outcome.step > saved or calls < STEPS
         saved = outcome.step
-    lines: list[str] = []
-    outcome = train_and_evaluate(config, workdir, devices=one_device, log=lines.append)
+    outcome = train_and_evaluate(config, workdir, devices=one_device)
     assert outcome.signum is None
-    assert any(line.startswith(f"resuming from step {saved} ") for line in lines)
+    assert any(line.startswith(f"resuming from step {saved} ") for line in log_lines)
     assert rows_without_clock(workdir) == rows_without_clock(tiny_run)
     assert_same_weights(workdir, tiny_run)
 
 
 def test_stopped_between_dispatches_of_many_steps_and_resumed_equals_uninterrupted(
-    tmp_path, one_device, monkeypatch
+    tmp_path, one_device, log_lines
 ):
     config = tiny_config(steps_per_dispatch=2)  # 6 full steps and the short one: 4 dispatches
     train_and_evaluate(config, tmp_path / "whole", devices=one_device)
-    with monkeypatch.context() as patch:
-        stop_after(2, patch)
-        outcome = train_and_evaluate(config, tmp_path / "parts", devices=one_device)
+    outcome = train_and_evaluate(config, tmp_path / "parts", devices=one_device, stop=StopAfter(2))
     assert (outcome.signum, outcome.step) == (signal.SIGTERM, 4)
     train_and_evaluate(config, tmp_path / "parts", devices=one_device)
     assert rows_without_clock(tmp_path / "parts") == rows_without_clock(tmp_path / "whole")
@@ -148,27 +144,32 @@ def test_stopped_between_dispatches_of_many_steps_and_resumed_equals_uninterrupt
 
 
 @pytest.mark.parametrize("num_epochs", [1, 2], ids=["too short a run to trace", "traced"])
-def test_a_profile_is_written(num_epochs, tmp_path, one_device):
-    lines: list[str] = []
-    config = tiny_config(num_epochs=num_epochs, train_images=num_epochs * 64)
-    train_and_evaluate(
-        config, tmp_path / "run", devices=one_device, profile_dir=tmp_path / "p", log=lines.append
-    )
+def test_a_profile_is_written(num_epochs, tmp_path, one_device, log_lines):
+    config = tiny_config(num_epochs=num_epochs, train_images=32 if num_epochs == 1 else 96)
+    train_and_evaluate(config, tmp_path / "run", devices=one_device, hooks=[Trace(tmp_path / "p")])
     traces = list((tmp_path / "p").rglob("perfetto_trace.json.gz"))
     assert bool(traces) == (num_epochs == 2)
-    assert any(("no profile" in line) == (num_epochs == 1) for line in lines if "profile" in line)
+    assert any(
+        ("no profile" in line) == (num_epochs == 1) for line in log_lines if "profile" in line
+    )
 
 
 def test_a_stop_before_the_first_step_saves_nothing_and_loses_nothing(
-    tmp_path, one_device, tiny_run
+    tmp_path, one_device, tiny_run, log_lines
 ):
-    def stop_when_compiled(line: str) -> None:
-        if line.startswith("compiled"):
-            os.kill(os.getpid(), signal.SIGINT)
+    class StopWhenCompiled(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage().startswith("compiled"):
+                os.kill(os.getpid(), signal.SIGINT)
 
     workdir = tmp_path / "run"
-    with pytest.raises(Interrupted) as stopped:
-        train_and_evaluate(tiny_config(), workdir, devices=one_device, log=stop_when_compiled)
+    handler = StopWhenCompiled()
+    logging.getLogger("flax_resnet").addHandler(handler)
+    try:
+        with pytest.raises(Interrupted) as stopped, StopRequest().listening() as stop:
+            train_and_evaluate(tiny_config(), workdir, devices=one_device, stop=stop)
+    finally:
+        logging.getLogger("flax_resnet").removeHandler(handler)
     assert stopped.value.signum == signal.SIGINT
     train_and_evaluate(tiny_config(), workdir, devices=one_device)
     assert_same_weights(workdir, tiny_run)
@@ -189,24 +190,21 @@ def test_a_line_logged_but_not_saved_is_made_again(tmp_path, tiny_run, one_devic
 def test_a_line_logged_for_a_checkpoint_that_lacks_it_comes_once(tmp_path, tiny_run, one_device):
     """A stop within the evaluation, then a crash between the epoch's line and its checkpoint."""
     workdir = tmp_path / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        stop_after(8, patch)
-        train_and_evaluate(tiny_config(), workdir, devices=one_device)
+    train_and_evaluate(tiny_config(), workdir, devices=one_device, stop=StopAfter(8))
     first_line = (tiny_run / "metrics.jsonl").read_text().splitlines()[0]
     (workdir / "metrics.jsonl").write_text(first_line + "\n")
     train_and_evaluate(tiny_config(), workdir, devices=one_device)
     assert rows_without_clock(workdir) == rows_without_clock(tiny_run)
 
 
-def test_winograd_stopped_and_resumed_equals_uninterrupted(tmp_path, one_device, monkeypatch):
+def test_winograd_stopped_and_resumed_equals_uninterrupted(tmp_path, one_device, log_lines):
     changes = {"design.stage_channels": (16, 16), "conv": "winograd", "num_epochs": 1}
     config = tiny_config(**changes)
-    lines: list[str] = []
-    train_and_evaluate(config, tmp_path / "whole", devices=one_device, log=lines.append)
-    assert any("winograd convolutions" in line for line in lines)
-    with monkeypatch.context() as patch:
-        stop_after(3, patch)
-        assert train_and_evaluate(config, tmp_path / "parts", devices=one_device).signum
+    train_and_evaluate(config, tmp_path / "whole", devices=one_device)
+    assert any("winograd convolutions" in line for line in log_lines)
+    assert train_and_evaluate(
+        config, tmp_path / "parts", devices=one_device, stop=StopAfter(3)
+    ).signum
     train_and_evaluate(config, tmp_path / "parts", devices=one_device)
     assert rows_without_clock(tmp_path / "parts") == rows_without_clock(tmp_path / "whole")
     assert_same_weights(tmp_path / "parts", tmp_path / "whole")
@@ -284,7 +282,9 @@ def test_without_a_validation_split_there_is_no_best(tiny_run):
         load_trained(tiny_run, "best")
 
 
-def test_init_from_keeps_all_but_the_head_where_classes_differ(tmp_path, tiny_run, one_device):
+def test_init_from_keeps_all_but_the_head_where_classes_differ(
+    tmp_path, tiny_run, one_device, log_lines
+):
     rng = np.random.default_rng(0)
     path = tmp_path / "letters.npz"
     np.savez(
@@ -300,9 +300,8 @@ def test_init_from_keeps_all_but_the_head_where_classes_differ(tmp_path, tiny_ru
         dataset=path, init_from=tiny_run, num_epochs=1, learning_rate=1e-12, optimizer="sgd",
         train_images=32, test_images=8,
     )  # fmt: skip
-    lines: list[str] = []
-    train_and_evaluate(config, tmp_path / "run", devices=one_device, log=lines.append)
-    assert any("all weights but the head's" in line for line in lines)
+    train_and_evaluate(config, tmp_path / "run", devices=one_device)
+    assert any("all weights but the head's" in line for line in log_lines)
     old, new = (load_trained(run) for run in (tiny_run, tmp_path / "run"))
     assert new.data.class_names == ("a", "b", "c")
     for name, weights in old.variables["params"].items():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from flax_resnet.config.build import build_model, build_optimizer
+from flax_resnet.config.build import build_model, build_optimizer, build_schedule
 from flax_resnet.engine.state import MetricSums, init_state
 from flax_resnet.engine.steps import make_train_step
 from flax_resnet.inference.model import load_trained
@@ -18,7 +18,7 @@ from flax_resnet.process.errors import UserError
 from flax_resnet.runs.metrics_log import read_metrics
 from flax_resnet.training.loop import train_and_evaluate
 from tests.conftest import tiny_config
-from tests.training.test_loop import stop_after
+from tests.training.test_loop import StopAfter
 
 IMAGES = np.random.default_rng(0).integers(0, 255, (8, 8, 8, 3), np.uint8)
 LABELS = np.arange(8, dtype=np.int32) % 3
@@ -33,8 +33,12 @@ def normalize(images: Any) -> Any:
 def take_steps(on_nan: Any, batches: list[np.ndarray]) -> list[tuple[Any, MetricSums]]:
     """State and sums after each batch, on the host."""
     config = tiny_config(optimizer="momentum", momentum=0.9)
-    model, optimizer = build_model(config, 3), build_optimizer(config, 1)
-    step = jax.jit(make_train_step(model, optimizer, normalize, on_nan=on_nan))
+    model, optimizer, schedule = (
+        build_model(config, 3),
+        build_optimizer(config),
+        build_schedule(config, 1),
+    )
+    step = jax.jit(make_train_step(model, optimizer, schedule, normalize, on_nan=on_nan))
     state, sums = init_state(model, optimizer, (8, 8, 3), seed=0), MetricSums.zeros()
     after = []
     for images in batches:
@@ -88,14 +92,10 @@ def last_finite_step(workdir: Path, config: ConfigDict, devices: list[Any]) -> i
     return saved
 
 
-def test_a_training_stops_with_the_state_before_the_step_and_says_which(
-    tmp_path, one_device, monkeypatch
-):
+def test_a_training_stops_with_the_state_before_the_step_and_says_which(tmp_path, one_device):
     saved = last_finite_step(tmp_path / "run", exploding(), one_device)
     assert 0 < saved < 6 and load_trained(tmp_path / "run").step == saved
-    with monkeypatch.context() as patch:
-        stop_after(saved, patch)
-        train_and_evaluate(exploding(), tmp_path / "stopped", devices=one_device)
+    train_and_evaluate(exploding(), tmp_path / "stopped", devices=one_device, stop=StopAfter(saved))
     assert_equal(
         load_trained(tmp_path / "run").variables, load_trained(tmp_path / "stopped").variables
     )
@@ -103,22 +103,19 @@ def test_a_training_stops_with_the_state_before_the_step_and_says_which(
     assert last_finite_step(tmp_path / "run", exploding(), one_device) == saved
 
 
-def test_a_training_goes_on_without_the_steps(tmp_path, one_device):
+def test_a_run_resumes_without_the_steps(tmp_path, one_device, log_lines):
     saved = last_finite_step(tmp_path / "run", exploding(), one_device)
-    lines: list[str] = []
-    train_and_evaluate(
-        exploding(on_nan="skip"), tmp_path / "run", devices=one_device, log=lines.append
-    )
+    train_and_evaluate(exploding(on_nan="skip"), tmp_path / "run", devices=one_device)
     (row,) = read_metrics(tmp_path / "run/metrics.jsonl")
     # What overflowed once does so again: the weights are as they were.
     assert (row["step"], row["skipped_steps"]) == (7, 7 - saved)
     assert np.isfinite(row["train_loss"])
-    assert any(f"{7 - saved} steps skipped" in line for line in lines)
+    assert any(f"{7 - saved} steps skipped" in line for line in log_lines)
 
 
 def test_an_epoch_without_a_finite_step_ends_in_one_line(tmp_path, one_device):
     config = exploding(on_nan="skip", num_epochs=2)
-    with pytest.raises(UserError, match="epoch 2: the loss or a gradient of every step"):
+    with pytest.raises(UserError, match="epoch 2: the loss or the new weights of every step"):
         train_and_evaluate(config, tmp_path / "run", devices=one_device)
 
 

@@ -19,6 +19,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from flax_resnet.models.cpu import winograd
+from flax_resnet.models.cpu.fence import materialize
 
 # Below this, there is too little work in a pixel for matrix products to pay (the stem has 3).
 MIN_CHANNELS = 16
@@ -153,9 +154,7 @@ def kernel_gradient3x3(
     chunks = (
         x.reshape(batch // chunk, chunk, height, width, channels),
         # Transposed in memory, as in winograd.py.
-        winograd.materialise(
-            lambda dy: dy.reshape(batch // chunk, -1, features).swapaxes(1, 2), dy
-        ),
+        materialize(lambda dy: dy.reshape(batch // chunk, -1, features).swapaxes(1, 2), dy),
     )
     total, _ = lax.scan(add_chunk, start, chunks)
     return jnp.stack([t.T for t in total]).reshape(3, 3, channels, features)

@@ -16,14 +16,15 @@ of the function before it. The transforms are written as sums of slices with the
 constants, most of which are 0, 1 or -1, not as products with 6x6 matrices.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
+
+from flax_resnet.models.cpu.fence import materialize
 
 TILE = 4  # pixels of output in a tile's row
 WINDOW = 6  # pixels of input that they depend on
@@ -74,7 +75,7 @@ def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[Grid, ja
     v = transform_input(x)
     m = _products(v, transform_kernel(kernel))
     # Fenced, since the layers after read y a few times: BatchNorm's statistics, its output, ReLU.
-    y = materialise(lambda m: transform_output(m, x.shape[:3]), m)
+    y = materialize(lambda m: transform_output(m, x.shape[:3]), m)
     return y, (v, kernel)
 
 
@@ -83,7 +84,7 @@ def _backward(residuals: tuple[Grid, jax.Array], dy: jax.Array) -> tuple[jax.Arr
     dm = transform_output_adjoint(dy)
     # dU^T = dM^T V, with dM^T laid out in memory: a product whose left operand is read by columns
     # takes 3 times as long with few channels.
-    dm_t = materialise(lambda dm: [[element.T for element in row] for row in dm], dm)
+    dm_t = materialize(lambda dm: [[element.T for element in row] for row in dm], dm)
     du_t = _products(dm_t, v)
     u = transform_kernel(kernel)
     dv = _products(dm, [[element.T for element in row] for row in u])
@@ -100,7 +101,7 @@ def _products(left: Grid, right: Grid) -> Grid:
 
 def transform_input(x: Float[Array, "batch height width channels"]) -> Grid:
     """B^T d B of every tile: 6 x 6 arrays [tiles, channels]."""
-    rows = materialise(lambda x: [_combine(c, _windows(x, axis=1)) for c in B_T], x)
+    rows = materialize(lambda x: [_combine(c, _windows(x, axis=1)) for c in B_T], x)
     channels = x.shape[-1]
     return [[_combine(c, _windows(row, axis=2)).reshape(-1, channels) for c in B_T] for row in rows]
 
@@ -120,14 +121,14 @@ def transform_input_adjoint(v: Grid, shape: tuple[int, ...]) -> jax.Array:
         ]
 
     def add_all(v: Grid) -> jax.Array:
-        columns = materialise(add_rows, v)
+        columns = materialize(add_rows, v)
         pixels = [
             _add_windows([_combine(c, [column[a] for column in columns]) for c in B_T.T], axis=2)
             for a in range(TILE)
         ]
         return _interleave(pixels)
 
-    return materialise(add_all, v)
+    return materialize(add_all, v)
 
 
 def transform_kernel(kernel: Float[Array, "3 3 channels features"]) -> Grid:
@@ -159,7 +160,7 @@ def transform_output_adjoint(dy: Float[Array, "batch height width features"]) ->
         return [_combine(c, phases) for c in A_T.T]
 
     features = dy.shape[-1]
-    rows = materialise(rows_of, dy)
+    rows = materialize(rows_of, dy)
     return [
         [
             _combine(c, [row[:, :, b::TILE] for b in range(TILE)]).reshape(-1, features)
@@ -210,20 +211,3 @@ def _interleave(pixels: Grid) -> jax.Array:
     batch, rows, columns, features = pixels[0][0].shape
     stacked = jnp.stack([jnp.stack(row, axis=3) for row in pixels], axis=2)
     return stacked.reshape(batch, rows * TILE, columns * TILE, features)
-
-
-def materialise(function: Callable[[Any], Any], argument: Any) -> Any:
-    """function(argument), computed once and kept in memory.
-
-    XLA's CPU backend would fuse the stage into each of its readers and compute it many times over,
-    and it drops lax.optimization_barrier before it fuses. It does not fuse across a conditional, so
-    the stage stands in one whose condition is true; of a NaN it is false, and a NaN comes out.
-    """
-    shapes = jax.eval_shape(function, argument)
-    sample = jax.tree.leaves(argument)[0]
-    sample = sample[(0,) * sample.ndim]
-
-    def nan(_: Any) -> Any:
-        return jax.tree.map(lambda s: jnp.full(s.shape, jnp.nan, s.dtype), shapes)
-
-    return lax.cond(sample == sample, function, nan, argument)

@@ -1,6 +1,7 @@
 """What the terminal shows while an epoch runs, without ever waiting for the device."""
 
 import collections
+import logging
 import sys
 import time
 from typing import Any
@@ -9,6 +10,8 @@ import jax
 from tqdm import tqdm
 
 from flax_resnet.engine.state import MetricSums
+
+logger = logging.getLogger(__name__)
 
 BAR_SECONDS = 0.5  # between two looks at the device
 LINE_SECONDS = 30.0  # between two lines where there is no terminal
@@ -66,7 +69,7 @@ class EpochProgress:
             self._bar.set_postfix_str(figures)
         elif now - self._last_line >= LINE_SECONDS:
             self._last_line = now
-            print(f"{self._title}: step {step}/{self._total}, {figures}", flush=True)
+            logger.info("%s: step %d/%d, %s", self._title, step, self._total, figures)
 
     def close(self) -> None:
         """Takes the bar away."""

@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from configs import base
+from flax_resnet.config.load import default_config
 
 
 def cifar(model: str) -> ConfigDict:
@@ -39,7 +39,7 @@ def imagenet(model: str) -> ConfigDict:
 
 
 def _common(model: str) -> ConfigDict:
-    config = base.get_config()
+    config = default_config()
     config.model = model
     config.weight_init = "he_normal"
     config.optimizer = "momentum"

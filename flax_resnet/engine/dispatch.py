@@ -1,0 +1,127 @@
+"""What the device takes in one dispatch: a chunk, the batches of one step or of many.
+
+On an accelerator a step of a small network takes less time than the host needs to dispatch the
+next, so many are dispatched as one.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax import lax
+
+# Limits of a chunk: bytes of images, and steps. More would hide no more of the host's work, and
+# this much is trained in under a second on any accelerator, so that a stop is answered at once.
+CHUNK_BYTES = 32 << 20
+MAX_STEPS_PER_DISPATCH = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class PlacedChunk:
+    """The batches of one dispatch, on the devices.
+
+    Attributes:
+      arrays: what the step takes (images, labels, ...), in its order: [steps, batch, ...] each;
+        split for pmap [steps, devices, batch / devices, ...].
+      steps: number of batches.
+      batch_size: images in each, on all devices together.
+      split: whether each device holds a share of each batch; if not, each holds all of it.
+    """
+
+    arrays: tuple[jax.Array, ...]
+    steps: int
+    batch_size: int
+    split: bool
+
+
+def choose_steps_per_dispatch(platform: str, steps: int, batch_bytes: int) -> int:
+    """How many of `steps` consecutive steps to dispatch at a time.
+
+    One on a CPU, where steps take long and gain nothing. Otherwise the most that the limits allow,
+    or a divisor of `steps` not much below it, as each length of chunk is compiled.
+    """
+    most = min(CHUNK_BYTES // batch_bytes, MAX_STEPS_PER_DISPATCH, steps)
+    if platform == "cpu" or most <= 1:
+        return 1
+    divisor = max(d for d in range(1, most + 1) if steps % d == 0)
+    return divisor if 2 * divisor > most else most
+
+
+def train_chunk(step: Callable) -> Callable:
+    """A training step made to take a chunk: (state, sums, arrays) -> (state, sums)."""
+
+    def program(state: Any, sums: Any, arrays: tuple[jax.Array, ...]) -> Any:
+        def take(carry: Any, batch: Any) -> tuple[Any, None]:
+            return step(*carry, batch), None
+
+        return _over_steps(take, (state, sums), arrays)[0]
+
+    return program
+
+
+def eval_chunk(step: Callable) -> Callable:
+    """An evaluation step made to take a chunk: (variables, sums, arrays) -> (sums, logits)."""
+
+    def program(variables: Any, sums: Any, arrays: tuple[jax.Array, ...]) -> Any:
+        return _over_steps(lambda sums, batch: step(variables, sums, batch), sums, arrays)
+
+    return program
+
+
+def _over_steps(take: Callable, carry: Any, arrays: tuple[jax.Array, ...]) -> tuple[Any, Any]:
+    """Like lax.scan, but without a loop around a single step: XLA fuses more of it."""
+    if arrays[0].shape[0] > 1:
+        return lax.scan(take, carry, arrays)
+    carry, output = take(carry, tuple(array[0] for array in arrays))
+    return carry, jax.tree.map(lambda leaf: leaf[None], output)
+
+
+class CompiledSteps:
+    """Steps compiled ahead of their first call, once for each shape of chunk."""
+
+    def __init__(self, split: Any, whole: Any) -> None:
+        """Takes the jitted programs for split chunks and for others."""
+        self._programs = {True: split, False: whole}
+        self._compiled: dict[Any, Callable] = {}
+
+    def compile_for(self, carry: Any, sums: Any, chunk: PlacedChunk) -> None:
+        """Compiles for chunks like this one, unless that is done."""
+        if self._key(chunk) not in self._compiled:
+            lowered = self._programs[chunk.split].lower(carry, sums, chunk.arrays)
+            self._compiled[self._key(chunk)] = lowered.compile()
+
+    def __call__(self, carry: Any, sums: Any, chunk: PlacedChunk) -> Any:
+        """Takes the steps; returns as soon as they are dispatched."""
+        self.compile_for(carry, sums, chunk)
+        return self._compiled[self._key(chunk)](carry, sums, chunk.arrays)
+
+    @staticmethod
+    def _key(chunk: PlacedChunk) -> Any:
+        return chunk.split, tuple(array.shape for array in chunk.arrays)
+
+
+class InFlight:
+    """Bounds how far the host runs ahead of the device.
+
+    The device never waits for the host, as a dispatch is always queued, and a stop is answered
+    within a few steps, not after everything that was queued.
+    """
+
+    def __init__(self, platform: str, steps_per_dispatch: int = 1) -> None:
+        # A CPU takes seconds for a step of a large network, an accelerator milliseconds.
+        steps = 2 if platform == "cpu" else 16
+        self._limit = max(2, steps // steps_per_dispatch)
+        self._waiting: collections.deque[Any] = collections.deque()
+
+    def add(self, result: Any) -> Any:
+        """Queues the result of a dispatch; returns that of an old one, waited for, or None.
+
+        Args:
+          result: a tree of arrays.
+        """
+        self._waiting.append(result)
+        if len(self._waiting) <= self._limit:
+            return None
+        return jax.block_until_ready(self._waiting.popleft())

@@ -1,0 +1,96 @@
+"""Arrays on disk through orbax: written in the background, read whole or in part.
+
+Orbax's v1 API is used, which takes over at its release 1.0.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+# One zarr folder per array, and NumPy arrays given: tensorstore (0.1.71 to 0.1.86) never frees what
+# it hands to Python as JSON, and orbax asks for such when it writes its common file (OCDBT), and
+# for the throughput of every save of JAX arrays. A process would grow by 40 KiB per save.
+_COMMON_FILE = False
+
+
+def begin_writing(folder: Path, tree: Any) -> Any:
+    """Begins to write a tree of arrays; they may be overwritten once this returns.
+
+    Returns:
+      What to call `result()` on to wait until everything is on disk.
+    """
+    arrays = jax.tree.map(
+        np.array, jax.device_get(tree)
+    )  # copied: the device may overwrite its own
+    context = ocp.Context()
+    context.array.saving.use_ocdbt = _COMMON_FILE
+    with context:
+        return ocp.save_async(folder, arrays)
+
+
+def read(
+    folder: Path, expected: Any, sharding: jax.sharding.Sharding, *, part: bool = False
+) -> Any:
+    """Reads the arrays that are in `expected`, onto the devices of `sharding`.
+
+    Args:
+      folder: as given to begin_writing.
+      expected: a tree of arrays or of their shapes.
+      sharding: where the arrays go.
+      part: `expected` may be a part of what was written; otherwise it must be all of it.
+
+    Raises:
+      KeyError: an array is missing, left over or of another shape; the text says which.
+    """
+    stored, wanted = _shapes(ocp.metadata(folder).metadata), _shapes(expected)
+    # Compared before orbax reads: it would leave reads unfinished, which warn at the end.
+    difference = _difference(stored, wanted)
+    if difference is None and not part and stored.keys() - wanted.keys():
+        difference = f"it also has {min(stored.keys() - wanted.keys())}"
+    if difference:
+        raise KeyError(difference)
+    target = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), expected
+    )
+    context = ocp.Context()
+    context.pytree.loading.partial_load = part
+    with context:
+        return ocp.load(folder, target)
+
+
+def _difference(stored: dict[str, Any], expected: dict[str, Any]) -> str | None:
+    """The first expected array that is missing or of another shape, in words."""
+    for name, shape in sorted(expected.items()):
+        if name not in stored:
+            return f"it lacks {name}"
+        if stored[name] != shape:
+            return f"{name} has shape {stored[name]}, not {shape}"
+    return None
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """The shape of each array of a state or of orbax's metadata, by its path."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
+        for path, leaf in leaves
+    }
+
+
+def why(error: Exception) -> str:
+    """What went wrong, short: orbax's own texts are pages long."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    text = " ".join(str(error).split())
+    # Tensorstore's texts carry the system's message.
+    for code in (28, 122, 27, 30, 13):  # ENOSPC, EDQUOT, EFBIG, EROFS, EACCES
+        if os.strerror(code) in text:
+            return os.strerror(code)
+    return text[:200] or type(error).__name__

@@ -1,0 +1,331 @@
+"""What training never changes, and how a run is opened: load, check, build, claim, compile."""
+
+import dataclasses
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import optax
+from ml_collections import ConfigDict
+
+from flax_resnet.config.build import (
+    abstract_checkpoint,
+    build_eval_step,
+    build_model,
+    build_optimizer,
+    build_schedule,
+    build_train_step,
+)
+from flax_resnet.config.conv_choice import CONVOLVE, choose_conv
+from flax_resnet.config.load import check_image_size
+from flax_resnet.data.batches import TrainBatches
+from flax_resnet.data.dataset import Dataset
+from flax_resnet.data.load import load_dataset
+from flax_resnet.data.transforms import build_transforms
+from flax_resnet.engine.dispatch import CompiledSteps, PlacedChunk, choose_steps_per_dispatch
+from flax_resnet.engine.evaluate import Evaluator
+from flax_resnet.engine.mesh import DataParallel
+from flax_resnet.engine.state import MetricSums, TrainState, init_state
+from flax_resnet.inference.model import load_trained, start_from
+from flax_resnet.models.summary import Summary, format_summary, summarize
+from flax_resnet.process.errors import UserError
+from flax_resnet.process.files import write_text
+from flax_resnet.process.signals import StopRequest
+from flax_resnet.runs.checkpoints import Checkpoints, Saved
+from flax_resnet.runs.folder import Arithmetic, DataInfo, RunFolder
+from flax_resnet.runs.metrics_log import MetricsLog
+from flax_resnet.training.progress import Progress
+from flax_resnet.training.save_policy import SavePolicy
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Session:
+    """One process's view of a run, fixed while it trains.
+
+    Attributes:
+      run: its folder.
+      name: of its config, for titles.
+      num_epochs: of the whole run.
+      last_epoch: the epoch to end after here.
+      skips_non_finite: leave steps out whose loss or gradients are not finite; else stop there.
+      reference_log: a run to draw behind the curves.
+      parallel: the devices.
+      data: what the run remembers of its images.
+      batches: the training batches.
+      steps_per_dispatch: steps in one dispatch.
+      train_steps: batch size -> the compiled step.
+      evaluators: 'test', and 'val' where images are held out.
+      schedule: learning rate by step.
+      checkpoints, metrics: where they are written.
+      save_policy: when to save within an epoch.
+    """
+
+    run: RunFolder
+    name: str
+    num_epochs: int
+    last_epoch: int
+    skips_non_finite: bool
+    reference_log: str | None
+    parallel: DataParallel
+    data: DataInfo
+    batches: TrainBatches
+    steps_per_dispatch: int
+    train_steps: dict[int, CompiledSteps]
+    evaluators: dict[str, Evaluator]
+    schedule: optax.Schedule
+    checkpoints: Checkpoints
+    metrics: MetricsLog
+    save_policy: SavePolicy
+
+    def chunks_from(self, step: int) -> Iterator[PlacedChunk]:
+        """The batches from a step to the last epoch's end, on the devices."""
+        epoch, epoch_step = divmod(step, self.batches.steps_per_epoch)
+        while epoch < self.last_epoch:
+            for chunk in self.batches.epoch(epoch, epoch_step):
+                yield self.parallel.place(chunk.images, chunk.labels)
+            epoch, epoch_step = epoch + 1, 0
+
+
+def open_session(
+    config: ConfigDict,
+    run: RunFolder,
+    checkpoints: Checkpoints,
+    *,
+    devices: Sequence[Any] | None,
+    cache_dir: Path | None,
+    last_epoch: int,
+    stop: StopRequest,
+) -> tuple[Session, Progress]:
+    """Loads, checks and builds all of a run; only then the folder becomes that run's.
+
+    Args:
+      config: checked by config.validate, and against the run where it resumes.
+      run: the folder, locked.
+      checkpoints: of the run.
+      devices: jax.Devices to share each batch; None: all local ones.
+      cache_dir: where decoded images are kept; None: the user's cache folder.
+      last_epoch: the epoch to end after.
+      stop: compiles so that a signal is answered.
+
+    Raises:
+      UserError: anything the user can fix.
+    """
+    parallel = DataParallel(config.parallel, config.batch_norm, devices)
+    latest = checkpoints.latest
+    dataset = load_dataset(
+        config.dataset,
+        data_dir=config.data_dir,
+        archive=config.archive,
+        image_size=config.image_size,
+        cache_dir=cache_dir,
+        log=logger.info,
+    )
+    check_image_size(config, dataset.image_shape)
+    data, batches, splits = _split(config, dataset, parallel)
+    if latest is not None:
+        run.check_data(data)
+    arithmetic = _arithmetic(config, run, data, batches, parallel, resumes=latest is not None)
+    schedule = build_schedule(config, batches.steps_per_epoch)
+    train_steps = _train_steps(config, data, batches, parallel, arithmetic.conv)
+    eval_steps = parallel.compile_eval(build_eval_step(config, dataset.num_classes))
+    evaluators = {
+        name: Evaluator(
+            eval_steps, parallel, *split, config.eval_batch_size, config.steps_per_dispatch
+        )
+        for name, split in splits.items()
+    }
+    summary = summarize(build_model(config, dataset.num_classes), dataset.image_shape)
+    if latest is None:
+        progress = Progress(
+            parallel.replicate(_initial_state(config, data)),
+            parallel.replicate(MetricSums.zeros()),
+        )
+    else:
+        expected = abstract_checkpoint(config, dataset.num_classes, dataset.image_shape)
+        saved = checkpoints.restore(Saved(*expected, 0.0, True), parallel.replicated)
+        progress = Progress.resumed(saved, latest.step)
+    checkpoints.check_space(progress.to_save())
+    run.claim(config, data, arithmetic)
+    # The record of an epoch that is about to be evaluated again is made again, too.
+    logged = progress.step - (1 if progress.awaiting_evaluation else 0)
+    session = Session(
+        run=run,
+        name=config.model,
+        num_epochs=config.num_epochs,
+        last_epoch=last_epoch,
+        skips_non_finite=config.on_nan == "skip",
+        reference_log=config.reference_log,
+        parallel=parallel,
+        data=data,
+        batches=batches,
+        steps_per_dispatch=batches.steps_per_chunk,
+        train_steps=train_steps,
+        evaluators=evaluators,
+        schedule=schedule,
+        checkpoints=checkpoints,
+        metrics=MetricsLog(run, logged),
+        save_policy=SavePolicy(config.checkpoint_every_steps, config.checkpoint_every_minutes),
+    )
+    _describe(session, config, arithmetic, summary, progress)
+    start = time.monotonic()
+    stop.call(lambda: _compile(session, progress))
+    logger.info("compiled in %.1f s", time.monotonic() - start)
+    return session, progress
+
+
+def _split(
+    config: ConfigDict, dataset: Dataset, parallel: DataParallel
+) -> tuple[DataInfo, TrainBatches, dict[str, tuple[Any, Any]]]:
+    """Training batches, and the images to evaluate on."""
+    digest = dataset.digest
+    dataset = dataset.first(config.train_images, config.test_images)
+    splits = {"test": (dataset.test_images, dataset.test_labels)}
+    if config.validation_split:
+        dataset, images, labels = dataset.split_validation(config.validation_split, config.seed)
+        splits["val"] = images, labels
+    steps_per_dispatch = config.steps_per_dispatch or choose_steps_per_dispatch(
+        parallel.platform,
+        len(dataset.train_labels) // config.batch_size,
+        config.batch_size * dataset.train_images[0].nbytes,
+    )
+    batches = TrainBatches(
+        dataset.train_images,
+        dataset.train_labels,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        transforms=build_transforms(crop_padding=config.crop_padding, flip=config.flip),
+        drop_last=config.drop_last,
+        steps_per_chunk=steps_per_dispatch,
+    )
+    if not batches.steps_per_epoch:
+        raise UserError(
+            f"config.drop_last leaves no step: batch_size is {config.batch_size}, and there "
+            f"are {len(dataset.train_labels)} training images",
+            field="config.drop_last",
+        )
+    data = DataInfo(
+        class_names=dataset.class_names,
+        image_shape=dataset.image_shape,
+        train_images=len(dataset.train_labels),
+        test_images=len(dataset.test_labels),
+        val_images=config.validation_split,
+        digest=digest,
+        source=dataset.source,
+    )
+    return data, batches, splits
+
+
+def _arithmetic(
+    config: ConfigDict,
+    run: RunFolder,
+    data: DataInfo,
+    batches: TrainBatches,
+    parallel: DataParallel,
+    resumes: bool,
+) -> Arithmetic:
+    """What decides the run's bits; a resumed run keeps its convolutions on the same platform."""
+    platform, devices = parallel.devices[0].platform, parallel.num_devices
+    before = run.arithmetic() if resumes else None
+    if before is not None and before.platform == platform and config.conv == "auto":
+        conv = before.conv
+    else:
+        images = config.num_epochs * batches.images_before(batches.steps_per_epoch)
+        conv = choose_conv(config, data.image_shape, images, parallel.devices)
+    now = Arithmetic(conv, platform, devices)
+    if before is not None and now != before:
+        logger.warning(
+            "note: %d x %s with %s convolutions now, %d x %s with %s before: "
+            "from here on the run is not bit-for-bit what it would have been",
+            devices,
+            platform,
+            conv,
+            before.devices,
+            before.platform,
+            before.conv,
+        )
+    return now
+
+
+def _train_steps(
+    config: ConfigDict, data: DataInfo, batches: TrainBatches, parallel: DataParallel, conv: str
+) -> dict[int, CompiledSteps]:
+    """The training step for each batch size, not compiled yet.
+
+    The short last batch takes the convolutions that compile fast: it is one step per epoch.
+    """
+    return {
+        size: parallel.compile_train(
+            build_train_step(
+                config,
+                len(data.class_names),
+                batches.steps_per_epoch,
+                CONVOLVE[conv if size == batches.sizes[0] else "native"],
+            )
+        )
+        for size in batches.sizes
+    }
+
+
+def _initial_state(config: ConfigDict, data: DataInfo) -> TrainState:
+    state = init_state(
+        build_model(config, len(data.class_names)),
+        build_optimizer(config),
+        data.image_shape,
+        config.seed,
+    )
+    if config.init_from is None:
+        return state
+    trained = load_trained(config.init_from)
+    state = start_from(state, data.class_names, trained)
+    same = trained.data.class_names == data.class_names
+    kept = "all weights" if same else "all weights but the head's"
+    logger.info("starting from %s, step %d: %s", config.init_from, trained.step, kept)
+    return state
+
+
+def _describe(
+    session: Session,
+    config: ConfigDict,
+    arithmetic: Arithmetic,
+    summary: Summary,
+    progress: Progress,
+) -> None:
+    data, parallel, steps = session.data, session.parallel, session.batches.steps_per_epoch
+    text = format_summary(summary, config.model)
+    write_text(session.run.summary_file, text + "\n")
+    validation = f" / {data.val_images:,} validation" if data.val_images else ""
+    logger.info(
+        f"{session.name}, {summary.params:,} parameters, on {data.source}: "
+        f"{data.train_images:,} training{validation} / {data.test_images:,} test images of "
+        f"{len(data.class_names)} classes"
+    )
+    logger.info(
+        f"{parallel.num_devices} x {parallel.devices[0].device_kind}, {config.dtype}, "
+        f"{config.parallel}, {arithmetic.conv} convolutions; {session.num_epochs} epochs of "
+        f"{steps} steps; files in {session.run.path}"
+    )
+    if config.batch_size % parallel.num_devices:
+        logger.warning(
+            f"note: batch_size {config.batch_size} is not a multiple of {parallel.num_devices} "
+            "devices, so each computes the whole batch; choose a multiple to share it"
+        )
+    if progress.saved is not None:
+        epoch, step = divmod(progress.step, steps)
+        logger.info(
+            f"resuming from step {progress.step} (epoch {epoch + 1}, {step} of {steps} steps done)"
+        )
+
+
+def _compile(session: Session, progress: Progress) -> None:
+    """Compiles before the clock starts, for the full and for the short batch."""
+    plan = session.batches.plan(0)
+    for bounds in session.batches.distinct_chunks():
+        chunk = session.batches.chunk(plan, *bounds)
+        placed = session.parallel.place(chunk.images, chunk.labels)
+        session.train_steps[placed.batch_size].compile_for(progress.state, progress.sums, placed)
+    for evaluator in session.evaluators.values():
+        evaluator.compile(progress.state.evaluated)

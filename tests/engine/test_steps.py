@@ -1,0 +1,145 @@
+"""One step: its clock, its key, its soft labels, and what it refuses to keep."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+
+from flax_resnet.engine.mesh import DataParallel
+from flax_resnet.engine.state import MetricSums, TrainState, init_state
+from flax_resnet.engine.steps import make_train_step
+from flax_resnet.optim.optimizers import OPTIMIZERS
+from flax_resnet.optim.schedules import make_schedule
+
+SHAPE = (2, 2, 3)
+IMAGES = np.random.default_rng(0).integers(0, 255, (8, *SHAPE), np.uint8)
+BAD = np.full_like(IMAGES, 255)
+LABELS = np.arange(8, dtype=np.int32) % 4
+
+
+def normalize(images: Any) -> Any:
+    """White images are what no real one is: infinite."""
+    return jnp.where(images == 255, jnp.inf, images / 255.0)
+
+
+class Linear(nn.Module):
+    """A linear layer on the pixels; it keeps a random number where it `draws` one."""
+
+    draws: bool = False
+    scale: float = 1.0
+    axis_name: str | None = None  # as of a network with BatchNorm
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+        drawn = self.variable("batch_stats", "drawn", jnp.zeros, ())
+        if train and self.draws:
+            drawn.value = jax.random.uniform(self.make_rng("dropout"))
+        return self.scale * nn.Dense(4)(images.reshape(len(images), -1))
+
+
+def start(model: nn.Module, optimizer: Any) -> TrainState:
+    return init_state(model, optimizer, SHAPE, seed=0)
+
+
+def take(
+    model: nn.Module, optimizer: Any = None, labels: np.ndarray = LABELS, **options: Any
+) -> tuple[TrainState, TrainState, MetricSums]:
+    """A state before and after a step on IMAGES at learning rate 0.1, and the step's sums."""
+    optimizer = optimizer or OPTIMIZERS["sgd"]()
+    step = jax.jit(
+        make_train_step(model, optimizer, optax.constant_schedule(0.1), normalize, **options)
+    )
+    state = start(model, optimizer)
+    return state, *step(state, MetricSums.zeros(), (IMAGES, labels))
+
+
+def test_skipped_steps_leave_the_rate_on_the_schedule():
+    schedule = make_schedule("cosine", learning_rate=0.5, total_steps=5)
+    ones: Any = optax.stateless(lambda updates, _: jax.tree.map(jnp.ones_like, updates))
+    step = jax.jit(make_train_step(Linear(), ones, schedule, normalize, on_nan="skip"))
+    state, sums = start(Linear(), ones), MetricSums.zeros()
+    rates = []  # an update of 1, scaled
+    for images in (IMAGES, BAD, IMAGES, BAD, IMAGES, IMAGES):
+        before = state.params["Dense_0"]["bias"][0]
+        state, sums = step(state, sums, (images, LABELS))
+        rates.append(float(state.params["Dense_0"]["bias"][0] - before))
+    logged = [float(schedule(number)) for number in range(6)]
+    expected = [rate if number not in (1, 3) else 0 for number, rate in enumerate(logged)]
+    assert rates == pytest.approx(expected, abs=1e-6)
+    assert int(sums.non_finite) == 2 and logged[-1] == 0  # the cosine's end
+
+
+def test_one_hot_labels_take_the_step_of_hard_ones():
+    _, hard, hard_sums = take(Linear())
+    _, soft, soft_sums = take(Linear(), labels=np.eye(4, dtype=np.float32)[LABELS])
+    for a, b in zip(jax.tree.leaves(hard.params), jax.tree.leaves(soft.params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+    assert float(soft_sums.loss) == pytest.approx(float(hard_sums.loss))
+    assert soft_sums.correct == hard_sums.correct and int(soft_sums.images) == 8
+
+
+def drawn(step: int = 0, seed: int = 0, parallel: DataParallel | None = None) -> float:
+    """The number that the network draws in a step."""
+    model, optimizer = Linear(draws=True), OPTIMIZERS["sgd"]()
+    train_step = make_train_step(
+        model, optimizer, optax.constant_schedule(0.1), normalize, seed=seed
+    )
+    parallel = parallel or DataParallel(devices=jax.devices()[:1])
+    state = dataclasses.replace(start(model, optimizer), step=jnp.asarray(step, jnp.int32))
+    state, sums = parallel.replicate((state, MetricSums.zeros()))
+    chunk = parallel.place(IMAGES[None], LABELS[None])
+    return float(parallel.compile_train(train_step)(state, sums, chunk)[0].batch_stats["drawn"])
+
+
+def test_the_key_is_a_function_of_seed_step_and_device():
+    assert drawn() == drawn()
+    two = jax.devices()[:2]
+    others = [
+        drawn(step=1),
+        drawn(seed=1),
+        drawn(parallel=DataParallel("pmap", devices=two)),  # the mean of two devices' draws
+    ]
+    assert len({drawn(), *others}) == 4
+    per_device = drawn(parallel=DataParallel("jit", "device", two))
+    assert per_device == pytest.approx(others[-1])
+
+
+@pytest.mark.parametrize("draws", [False, True])
+def test_a_key_that_is_not_used_is_not_computed(draws):
+    model, optimizer = Linear(draws), OPTIMIZERS["sgd"]()
+    state = start(model, optimizer)
+
+    def program(seed: int) -> str | None:
+        step = make_train_step(model, optimizer, optax.constant_schedule(0.1), normalize, seed=seed)
+        lowered = jax.jit(step).lower(state, MetricSums.zeros(), (IMAGES, LABELS))
+        return lowered.compile().as_text()
+
+    assert (program(0) == program(12345)) is not draws
+
+
+def test_a_step_that_leaves_infinite_parameters_is_not_kept():
+    def overflow(updates: Any, _: Any) -> Any:
+        return jax.tree.map(lambda u: jnp.full_like(u, jnp.inf), updates)
+
+    before, after, sums = take(Linear(), optax.stateless(overflow), on_nan="stop")
+    assert int(sums.non_finite) == 1 and int(after.step) == 0
+    jax.tree.map(np.testing.assert_array_equal, before, after)
+
+
+def test_a_step_that_leaves_adam_dividing_by_infinity_is_not_kept():
+    before, after, sums = take(Linear(scale=1e25), OPTIMIZERS["adam"](), on_nan="skip")
+    assert int(sums.non_finite) == 1 and int(after.step) == 1
+    jax.tree.map(np.testing.assert_array_equal, before.opt_state, after.opt_state)
+
+
+def test_averages_are_evaluated_where_there_are_any():
+    state = start(Linear(), OPTIMIZERS["sgd"]())
+    assert state.evaluated == state.variables and not jax.tree.leaves(state.averages)
+    averages = jax.tree.map(lambda leaf: leaf / 2, dict(state.variables))
+    state = dataclasses.replace(state, averages=averages)
+    assert state.evaluated is averages and state.variables["params"] is state.params
