@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Bool, Int32, Int64, UInt8
 
+from flax_resnet.data.transforms.table import ImageTable
 from flax_resnet.data.transforms.transform import Transform, stream
 
 T = TypeVar("T")
@@ -75,8 +76,8 @@ class TrainBatches:
         self._last_size = 0 if drop_last else rest
         self.steps_per_chunk = steps_per_chunk
         self._seed = seed
-        self._images = images
         self._transforms = tuple(transforms)
+        self._table = ImageTable(images, transforms)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -124,9 +125,8 @@ class TrainBatches:
         """Steps start to stop - 1, all of one batch size, of the epoch that `plan` describes."""
         first, last = self.images_before(start), self.images_before(stop)
         index = plan.index[first:last]
-        images, labels = self._images[index], self._labels[index]
-        for transform, draws in zip(self._transforms, plan.draws, strict=True):
-            images = transform.apply(images, draws[first:last])
+        images = self._table.batch(index, [draws[first:last] for draws in plan.draws])
+        labels = self._labels[index]
         steps = stop - start
         return Chunk(images.reshape(steps, -1, *images.shape[1:]), labels.reshape(steps, -1))
 

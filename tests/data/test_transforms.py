@@ -1,7 +1,9 @@
 import numpy as np
+import pytest
 
 from flax_resnet.data.batches import TrainBatches
 from flax_resnet.data.transforms import build_transforms
+from flax_resnet.data.transforms.table import ImageTable
 
 
 def batches(x: np.ndarray, seed: int = 1, padding: int = 4, flip: bool = True) -> TrainBatches:
@@ -23,6 +25,27 @@ def test_each_image_is_flipped_padded_and_cropped_as_drawn():
         padded = np.pad(image[:, ::-1] if flips[i] else image, ((4, 4), (4, 4), (0, 0)))
         np.testing.assert_array_equal(batch[i], padded[top : top + 8, left : left + 6])
     np.testing.assert_array_equal(x, before)
+
+
+@pytest.mark.parametrize("padding", [0, 1, 4])
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_table_gives_what_the_transforms_give_in_turn(padding, flip):
+    x = np.random.RandomState(0).randint(0, 256, (50, 8, 6, 3)).astype(np.uint8)
+    transforms = build_transforms(crop_padding=padding, flip=flip)
+    plan = batches(x, padding=padding, flip=flip).plan(0)
+    expected = x[plan.index]
+    for transform, draws in zip(transforms, plan.draws, strict=True):
+        expected = transform.apply(expected, draws)
+    table = ImageTable(x, transforms)
+    np.testing.assert_array_equal(table.batch(plan.index, plan.draws), expected)
+
+
+def test_a_table_takes_no_more_memory_than_it_may():
+    x = np.zeros((10, 8, 6, 3), np.uint8)
+    transforms = build_transforms(crop_padding=4, flip=True)
+    num_bytes = 2 * 10 * 16 * 14 * 3
+    assert ImageTable(x, transforms, num_bytes).num_bytes == num_bytes
+    assert ImageTable(x, transforms, num_bytes - 1).num_bytes == 0
 
 
 def test_an_epoch_uses_every_image_once_and_every_offset():
