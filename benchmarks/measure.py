@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from flax_resnet.process.machine import PACKAGES, machine
+from flax_resnet.report.table import Table
 
 ROOT = Path(__file__).parent.parent
 K = TypeVar("K")
@@ -77,18 +78,13 @@ def report(
 
 def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Columns as in the first row; numbers to the right."""
-    header = list(rows[0])
-    cells = [[key.replace("_", " ") for key in header]]
-    cells += [[_format(row.get(key)) for key in header] for row in rows]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
-    right = [all(isinstance(row.get(key), int | float | None) for row in rows) for key in header]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if to_right else cell.ljust(width)
-            for cell, width, to_right in zip(row, widths, right, strict=True)
-        ).rstrip()
-        for row in cells
-    )
+    keys = list(rows[0])
+    numbers = [all(isinstance(row.get(key), int | float | None) for row in rows) for key in keys]
+    return Table(
+        [key.replace("_", " ") for key in keys],
+        [[_format(row.get(key)) for key in keys] for row in rows],
+        "".join("r" if number else "l" for number in numbers),
+    ).text()
 
 
 def _format(value: Any) -> str:

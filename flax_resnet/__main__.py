@@ -1,44 +1,54 @@
-"""python -m flax_resnet COMMAND: everything but training one network."""
+"""Trains and uses ResNets: flax_resnet COMMAND, or python -m flax_resnet COMMAND."""
 
 import argparse
 import importlib
 import sys
+from typing import NoReturn
 
+from flax_resnet import __version__
+from flax_resnet.commands.arguments import add_arguments
 from flax_resnet.process.console import exit_code, leave
 
 COMMANDS = {
-    "train": "trains a config's network, or resumes a run",
-    "summary": "layer table, parameters and multiply-adds of a config's network",
-    "design": "which ResNets fit a number of parameters; a race chooses among them",
-    "evaluate": "loss and accuracy of a trained run on its test images",
-    "predict": "class probabilities of image files",
-    "plot": "curves of a run, or of several in one figure",
-    "paper": "the paper's figures, tables and claims, trained and reported anew",
-    "export": "a trained run's weights as one safetensors file",
+    "train": "train a config's network, or resume a run",
+    "summary": "print the layers, parameters and multiply-adds of a config's network",
+    "design": "list the ResNets within a parameter budget, or race them",
+    "evaluate": "measure a run on its test images",
+    "predict": "classify image files",
+    "plot": "plot a run's curves, or compare several runs",
+    "paper": "train what the paper's figures, tables and claims need, and report",
+    "export": "write a run's weights to a safetensors file",
 }
 
 
 def main(argv: list[str]) -> int:
     """Runs a command; returns its exit code: 0, or 2 for bad input."""
-    parser = argparse.ArgumentParser(
-        prog="python -m flax_resnet", description=__doc__, allow_abbrev=False
-    )
+    parser = argparse.ArgumentParser(prog="flax_resnet", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     chosen = argv[0] if argv and argv[0] in COMMANDS else None
     for name, text in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
-        if name == chosen:  # a command's module and what it imports load only when it runs
-            module = importlib.import_module(f"flax_resnet.commands.{name}")
-            module.add_arguments(command)
-            command.set_defaults(run=module.run)
+        if name == chosen:
+            add_arguments(command, name)
     args, rest = parser.parse_known_args(argv)
     takes_overrides = hasattr(args, "overrides")
     if takes_overrides:
         args.overrides = rest
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    return exit_code(lambda: args.run(args))
+
+    def run() -> int:
+        # A command's module, and what it imports, loads only when it runs.
+        return importlib.import_module(f"flax_resnet.commands.{args.command}").run(args)
+
+    return exit_code(run)
+
+
+def console() -> NoReturn:
+    """The program `flax_resnet`."""
+    leave(main(sys.argv[1:]))
 
 
 if __name__ == "__main__":
-    leave(main(sys.argv[1:]))
+    console()

@@ -26,6 +26,7 @@ from jaxtyping import install_import_hook  # noqa: E402
 install_import_hook("flax_resnet", "beartype.beartype")
 
 import jax  # noqa: E402
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from ml_collections import ConfigDict  # noqa: E402
 
@@ -74,3 +75,21 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory, one_device: list[Any]) ->
     outcome = train_and_evaluate(tiny_config(), workdir, devices=one_device)
     assert outcome.signum is None
     return workdir
+
+
+@pytest.fixture(scope="session")
+def wide_run(tmp_path_factory: pytest.TempPathFactory, one_device: list[Any]) -> Path:
+    """A run on images of 12 x 20 pixels, whose halves are dark and light, in both orders."""
+    folder = tmp_path_factory.mktemp("wide")
+    rng = np.random.default_rng(0)
+    labels = np.arange(64) % 2
+    images = rng.integers(0, 60, (64, 12, 20, 3), np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        image[:, 10 * label : 10 * label + 10] += 150
+    np.savez(folder / "wide.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    config = tiny_config(
+        dataset=folder / "wide.npz", batch_size=16, num_epochs=1, flip=False, crop_padding=0,
+        **{"design.pool_size": 0},
+    )  # fmt: skip
+    train_and_evaluate(config, folder / "run", devices=one_device)
+    return folder / "run"

@@ -1,3 +1,4 @@
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -18,3 +19,22 @@ def test_every_requirement_is_bounded_on_both_sides():
     for name in ("requirements.txt", "requirements-dev.txt"):
         for line in lines(name):
             assert line.startswith("-r ") or (">=" in line and "<" in line), line
+
+
+def test_pyproject_has_the_same_requirements():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    extras = project["project"]["optional-dependencies"]
+    assert project["tool"]["setuptools"]["dynamic"]["dependencies"]["file"] == (
+        "requirements-cpu.txt"
+    )
+    assert ["-r requirements-cpu.txt", *extras["dev"]] == lines("requirements-dev.txt")
+    assert extras["parity"] == lines("requirements-parity.txt")
+
+
+def test_every_package_is_installed():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    packages = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for path in (ROOT / "flax_resnet").rglob("__init__.py")
+    }
+    assert set(project["tool"]["setuptools"]["packages"]) == packages | {"flax_resnet.configs"}

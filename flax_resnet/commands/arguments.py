@@ -1,9 +1,16 @@
-"""Arguments that several commands share."""
+"""The arguments of the commands. This file imports no JAX, so that --help is fast."""
 
 import argparse
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING
 
+from flax_resnet.commands.argument_types import positive
 from flax_resnet.process.errors import UserError
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
+    from flax_resnet.config.fields import Rule
 
 # Classes and image sides of well-known sets: counting a network must need no data.
 KNOWN_SETS = {
@@ -15,6 +22,58 @@ KNOWN_SETS = {
     "fashion_mnist": (10, 28),
     "imagenet2012": (1000, 224),
 }
+
+
+def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
+    """Declares a command's arguments."""
+    declare = {
+        "train": _add_train,
+        "summary": _add_summary,
+        "evaluate": _add_evaluate,
+        "predict": _add_predict,
+        "export": _add_export,
+    }.get(command)
+    if declare is None:
+        declare = importlib.import_module(f"flax_resnet.commands.{command}").add_arguments
+    declare(parser)
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config",
+        default="quickstart",
+        metavar="NAME|FILE",
+        help="a config's name or file (default: %(default)s); --config.FIELD=VALUE changes a field",
+    )
+    parser.add_argument("--workdir", metavar="DIR", help="default: runs/<config name>")
+    parser.add_argument("--profile", metavar="DIR", help="write a trace of a few steps there")
+    parser.set_defaults(overrides=[])
+
+
+def _add_summary(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", required=True, metavar="FILE", help="a config file, or a name")
+    add_classes_and_image_size(parser)
+    parser.set_defaults(overrides=[])
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    add_run(parser)
+    parser.add_argument("--data-dir", metavar="DIR", help="where tfds keeps its sets, if moved")
+    parser.add_argument("--data_dir", dest="data_dir", help=argparse.SUPPRESS)
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of a line")
+
+
+def _add_predict(parser: argparse.ArgumentParser) -> None:
+    add_run(parser)
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files of any size")
+    parser.add_argument("--top", type=positive, default=5, metavar="N", help="default: %(default)s")
+    parser.add_argument("--json", action="store_true", help="one JSON object per file and line")
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    add_run(parser)
+    parser.add_argument("--format", choices=("safetensors",), default="safetensors")
+    parser.add_argument("--output", required=True, metavar="FILE")
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
@@ -30,28 +89,34 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 
 def add_classes_and_image_size(parser: argparse.ArgumentParser) -> None:
     """--classes and --image-size, for sets that are not in KNOWN_SETS."""
-    parser.add_argument("--classes", type=int, help="number of classes, where unknown")
-    parser.add_argument("--image-size", type=int, help="side of the images in pixels, likewise")
+    parser.add_argument("--classes", type=positive, help="number of classes, where unknown")
+    parser.add_argument("--image-size", type=positive, help="image side in pixels, where unknown")
 
 
-def classes_and_shape(args: argparse.Namespace, config: Any) -> tuple[int, tuple[int, int, int]]:
+def classes_and_shape(
+    args: argparse.Namespace, config: "ConfigDict"
+) -> tuple[int, tuple[int, int, int]]:
     """Number of classes and (height, width, 3) of the config's images, from no data.
 
     Raises:
-      UserError: one of both is neither known nor given.
+      UserError: one of them is neither known nor given, or out of range.
     """
-    # Imported here: they load JAX, and arguments are declared before it is known to be needed.
-    from flax_resnet.config.fields import IMAGE_SIDE, Rule, integer
+    # Imported here: these load JAX.
+    from flax_resnet.config.fields import IMAGE_SIDE, integer
     from flax_resnet.data.dataset import MAX_CLASSES
 
     known_classes, known_side = KNOWN_SETS.get(config.dataset, (None, None))
 
-    def known(flag: str, rule: Rule, given: int | None, otherwise: int | None) -> int:
+    def known(flag: str, rule: "Rule", given: int | None, otherwise: int | None) -> int:
         value = otherwise if given is None else given
         if value is None:
-            raise UserError(f"{flag} is needed for config.dataset={config.dataset!r}")
+            raise UserError(
+                f"{flag} is needed for config.dataset={config.dataset!r}",
+                code="missing",
+                field=flag,
+            )
         if not rule(value):
-            raise UserError(f"{flag} is {value}: it must be {rule.words}")
+            raise UserError(f"{flag} is {value}: it must be {rule.words}", field=flag)
         return value
 
     classes = known("--classes", integer(1, MAX_CLASSES), args.classes, known_classes)

@@ -1,9 +1,10 @@
-"""The paper's figures, tables and claims from trainings of one's own, as one report."""
+"""The paper's figures, tables and claims reproduced, as one report."""
 
 import argparse
 from pathlib import Path
 from typing import Any
 
+from flax_resnet.commands.arguments import positive
 from flax_resnet.paper import SECTION_NAMES
 
 
@@ -14,23 +15,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         choices=SECTION_NAMES,
         metavar="NAME",
-        help=f"some of the sections: {', '.join(SECTION_NAMES)} (default: all)",
+        help=f"only these sections: {', '.join(SECTION_NAMES)} (default: all)",
     )
     parser.add_argument(
         "--epochs",
-        type=int,
+        type=positive,
         metavar="N",
-        help="train the first N epochs of each recipe; a larger N goes on later (default: all)",
+        help="train the first N epochs of each recipe; a larger N resumes (default: all)",
     )
     parser.add_argument(
-        "--train-images", type=int, metavar="N", help="use only the first N (default: all)"
+        "--train-images", type=positive, metavar="N", help="use only the first N (default: all)"
     )
     parser.add_argument(
-        "--test-images", type=int, metavar="N", help="use only the first N (default: all)"
+        "--test-images", type=positive, metavar="N", help="use only the first N (default: all)"
     )
     parser.add_argument(
         "--seeds",
-        type=int,
+        type=positive,
         default=1,
         metavar="N",
         help="train the paper's own run with seeds 0 to N - 1 (default: %(default)s)",
@@ -38,33 +39,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data-note",
         metavar="TEXT",
-        help="which images these are, where the program cannot tell from their content",
+        help="a description of the images, if the program cannot identify them",
     )
     parser.add_argument(
         "--report-only",
         action="store_true",
-        help="train nothing: write the report from the runs that are there",
+        help="train nothing: write the report from existing runs",
     )
     parser.add_argument(
         "--out",
         default="runs/paper",
         metavar="DIR",
-        help="folder of the report and its runs (default: %(default)s)",
+        help="folder for the report and its runs (default: %(default)s)",
     )
     parser.set_defaults(overrides=[])
     parser.epilog = "--config.FIELD=VALUE changes a field of every run, as in --config.dataset=FILE"
 
 
 def run(args: argparse.Namespace) -> int:
-    """Trains what is missing, writes the report; 130 or 143 where a signal stopped it."""
-    from flax_resnet.process.errors import UserError
+    """Trains missing runs and writes the report; returns 128 + signal if stopped."""
     from flax_resnet.process.malloc import keep_freed_memory
 
-    for flag in ("epochs", "train_images", "test_images", "seeds"):
-        value = getattr(args, flag)
-        if value is not None and value < 1:
-            name = flag.replace("_", "-")
-            raise UserError(f"--{name} is {value}: it must be a whole number from 1 on")
     keep_freed_memory()  # before JAX starts threads
 
     from flax_resnet.paper.report import write_report
@@ -81,18 +76,18 @@ def run(args: argparse.Namespace) -> int:
         print(path)
     if signum is None:
         return 0
-    print("stopped; the report shows what there is; run the same command again to go on")
+    print("stopped; the report covers what is trained; run the same command again to resume")
     return 128 + signum
 
 
 def _load_configs(args: argparse.Namespace, names: list[str]) -> list[tuple[Any, Any]]:
-    """(PlannedRun, ConfigDict) of every training that the sections need."""
+    """(PlannedRun, ConfigDict) for every run that the sections need."""
     from flax_resnet.paper.plan import load_run_config, planned_runs
 
     configs = []
     for planned in planned_runs(names, args.seeds):
         config = load_run_config(planned, args.overrides)
-        # Set here: as overrides they are refused, naming these flags.
+        # Set directly: as overrides they are refused in favor of these flags.
         for field in ("train_images", "test_images"):
             if getattr(args, field) is not None:
                 config[field] = getattr(args, field)
@@ -101,11 +96,11 @@ def _load_configs(args: argparse.Namespace, names: list[str]) -> list[tuple[Any,
 
 
 def _train(configs: list[tuple[Any, Any]], out: Path, until_epoch: int | None) -> int | None:
-    """Trains; returns the signal that stopped it, if one did."""
+    """Trains; returns the signal that stopped it, if any."""
     from flax_resnet.data.cache import default_cache_dir
     from flax_resnet.paper.report import RUNS
     from flax_resnet.paper.training import train_runs
     from flax_resnet.process.compile_cache import keep_compiled
 
     keep_compiled(default_cache_dir())
-    return train_runs(configs, out / RUNS, until_epoch, print)
+    return train_runs(configs, out / RUNS, until_epoch)

@@ -10,17 +10,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         required=True,
         metavar="DIR",
-        help="folders of runs; one: its loss.png and accuracy.png are drawn again",
+        help="run folders; with a single one, redraws its loss.png and accuracy.png",
     )
     parser.add_argument(
         "--output",
         metavar="FILE",
-        help="one figure of all the runs: .png, .svg or .pdf (default: comparison.png for several)",
+        help="one figure of all runs: .png, .svg or .pdf (default for several: comparison.png)",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Draws, and prints the files written."""
+    """Draws the figures and prints the files written."""
     from pathlib import Path
 
     from flax_resnet.plots import curves as plots
@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
 
     runs = [RunFolder(workdir) for workdir in args.workdir]
     if len(runs) == 1 and args.output is None:
-        paths = plots.draw_run(runs[0], runs[0].config().to_dict()["reference_log"])
+        paths = plots.draw_run(runs[0], runs[0].config().reference_log)
     else:
         paths = [plots.draw_comparison(runs, Path(args.output or "comparison.png"))]
     for path in paths:

@@ -2,22 +2,14 @@
 
 import argparse
 
-from flax_resnet.commands.arguments import add_classes_and_image_size, classes_and_shape
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the command's arguments."""
-    parser.add_argument("--config", required=True, metavar="FILE", help="a config file")
-    add_classes_and_image_size(parser)
-    parser.set_defaults(overrides=[])
+from flax_resnet.commands.arguments import classes_and_shape
+from flax_resnet.config.build import build_model
+from flax_resnet.config.load import check_image_size, load_config
+from flax_resnet.models.summary import format_summary, summarize
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints the table."""
-    from flax_resnet.config.build import build_model
-    from flax_resnet.config.load import check_image_size, load_config
-    from flax_resnet.models.summary import format_summary, summarize
-
     config = load_config(args.config, args.overrides)
     classes, shape = classes_and_shape(args, config)
     check_image_size(config, shape)

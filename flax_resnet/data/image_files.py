@@ -130,27 +130,22 @@ def _scale_to_bytes(values: Num[np.ndarray, "height width"]) -> UInt8[np.ndarray
 
 
 def resize_and_crop(
-    image: UInt8[np.ndarray, "height width 3"], size: int
-) -> UInt8[np.ndarray, "size size 3"]:
-    """Resizes the shorter side to `size` pixels and keeps the square in the middle.
+    image: UInt8[np.ndarray, "height width 3"], height: int, width: int | None = None
+) -> UInt8[np.ndarray, "new_height new_width 3"]:
+    """Resizes the largest part in the middle that has the new shape's proportions.
 
     Bicubic, with antialiasing where the image shrinks. An image of the right size is unchanged.
 
     Args:
         image: uint8 RGB pixels, shape [height, width, 3].
-        size: the side of the result in pixels, at least 1.
+        height: of the result in pixels, at least 1.
+        width: of the result; None: `height`.
 
     Returns:
-        uint8 RGB pixels, shape [size, size, 3].
+        uint8 RGB pixels, shape [height, width, 3].
     """
-    height, width = image.shape[:2]
-    if height == width == size:
+    size = (height if width is None else width, height)
+    if image.shape[1::-1] == size:
         return image
-    side = min(height, width)
-    left, top = (width - side) / 2, (height - side) / 2
-    # Resizing the middle square alone equals resizing all and cropping (Pillow's filter still
-    # sees the pixels outside `box`), and a 1 x 100000 image cannot grow to gigabytes on the way.
-    square = Image.fromarray(image).resize(
-        (size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side)
-    )
-    return np.asarray(square)
+    # Resizes the part alone, so a 1 x 100000 image cannot grow to gigabytes on the way.
+    return np.asarray(ImageOps.fit(Image.fromarray(image), size, Image.Resampling.BICUBIC))

@@ -1,15 +1,24 @@
-"""Weights of an earlier run: for evaluation, prediction, export, and to start another run from."""
+"""A trained network: load it from its run, use it, start another run from its weights."""
 
 import dataclasses
+import functools
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from flax import traverse_util
+from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 
-from flax_resnet.config.build import abstract_checkpoint
+from flax_resnet.config.build import abstract_checkpoint, build_eval_step, build_model
+from flax_resnet.engine.dispatch import CompiledSteps
+from flax_resnet.engine.evaluate import Evaluation, Evaluator
+from flax_resnet.engine.mesh import DataParallel
 from flax_resnet.engine.state import TrainState
+from flax_resnet.engine.steps import make_normalize, make_predict
 from flax_resnet.process.errors import UserError
 from flax_resnet.runs.checkpoints import Checkpoints, Which
 from flax_resnet.runs.folder import DataInfo, RunFolder
@@ -18,48 +27,189 @@ HEAD = "head"
 
 
 @dataclasses.dataclass(frozen=True)
-class Trained:
-    """A trained network and what it was trained on.
+class Model:
+    """A trained network, on all local devices. `flax_resnet.load` makes one.
 
     Attributes:
-      config: of its run.
-      data: of its run: class names, image shape.
+      config: its run's config.
+      data: what its run knows of its data.
       variables: {'params', 'batch_stats'}.
       step: steps it was trained for.
     """
 
     config: ConfigDict
     data: DataInfo
-    variables: Any
+    variables: Mapping[str, Any]
     step: int
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Class names in the order of the logits."""
+        return self.data.class_names
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of the images it takes."""
+        return self.data.image_shape
+
+    def logits(self, images: np.ndarray) -> Float[np.ndarray, "n classes"]:
+        """Logits of uint8 images [N, height, width, 3], batched by config.eval_batch_size.
+
+        Raises:
+          UserError: the images are not uint8 or not of `image_shape`.
+
+        Examples:
+          >>> model.logits(np.zeros((3, 32, 32, 3), np.uint8)).shape
+          (3, 10)
+        """
+        self._check(images)
+        parts = [self._logits(self._placed_variables, batch) for batch in self._batches(images)]
+        none = np.zeros((0, len(self.class_names)), np.float32)
+        return np.concatenate([none, *jax.device_get(parts)])[: len(images)]
+
+    def probabilities(self, images: np.ndarray) -> Float[np.ndarray, "n classes"]:
+        """Softmax of the logits, in float32.
+
+        Examples:
+          >>> model.probabilities(np.zeros((1, 32, 32, 3), np.uint8)).sum().round(3)
+          np.float32(1.0)
+        """
+        return np.asarray(jax.nn.softmax(self.logits(images)))
+
+    def predict(self, images: np.ndarray) -> Int[np.ndarray, " n"]:
+        """The likeliest class of each image, an index into `class_names`.
+
+        Examples:
+          >>> model.class_names[3]
+          '3'
+          >>> model.predict(np.zeros((2, 32, 32, 3), np.uint8)).shape
+          (2,)
+        """
+        return self.logits(images).argmax(-1)
+
+    def evaluate(self, images: np.ndarray, labels: np.ndarray) -> Evaluation:
+        """Mean loss and accuracy, NaN for no image; what the run's log has for the test images.
+
+        Args:
+          images: uint8 [N, height, width, 3].
+          labels: integers [N], from 0 to the number of classes - 1.
+
+        Raises:
+          UserError: images or labels do not fit.
+
+        Examples:
+          >>> model.evaluate(np.zeros((3, 32, 32, 3), np.uint8), np.array([0, 1, 2])).images
+          3
+        """
+        self._check(images)
+        labels = np.asarray(labels)
+        if labels.shape != (len(images),) or (labels.size and labels.dtype.kind not in "iu"):
+            raise UserError(
+                f"labels are {labels.dtype} {labels.shape}: they must be {len(images)} integers",
+                field="labels",
+            )
+        if not labels.size:
+            return Evaluation(math.nan, math.nan, 0)
+        classes = len(self.class_names)
+        if labels.min() < 0 or labels.max() >= classes:
+            raise UserError(
+                f"labels go from {labels.min()} to {labels.max()}: "
+                f"they must be from 0 to {classes - 1}",
+                field="labels",
+            )
+        evaluator = Evaluator(
+            self._eval_steps,
+            self._parallel,
+            images,
+            labels.astype(np.int32),
+            self.config.eval_batch_size,
+            self.config.steps_per_dispatch,
+        )
+        result = evaluator(self._placed_variables)
+        assert result is not None  # nothing asked it to stop
+        return result
+
+    def _check(self, images: np.ndarray) -> None:
+        kind = getattr(images, "dtype", type(images).__name__)
+        shape = np.shape(images)
+        if kind != np.uint8 or len(shape) != 4 or shape[1:] != self.image_shape:
+            raise UserError(
+                f"images are {kind} {shape}: they must be a uint8 array of shape "
+                f"(N, {', '.join(map(str, self.image_shape))})",
+                field="images",
+            )
+
+    def _batches(self, images: np.ndarray) -> Iterator[jax.Array]:
+        """Batches of one size on the devices, the last one padded; few images take a power of 2."""
+        size = min(self.config.eval_batch_size, 1 << max(len(images) - 1, 0).bit_length())
+        for start in range(0, len(images), size):
+            batch = images[start : start + size]
+            if len(batch) < size:
+                batch = np.concatenate(
+                    [batch, np.zeros((size - len(batch), *self.image_shape), np.uint8)]
+                )
+            yield self._parallel.place(batch[None]).arrays[0]
+
+    @functools.cached_property
+    def _parallel(self) -> DataParallel:
+        return DataParallel()
+
+    @functools.cached_property
+    def _placed_variables(self) -> Any:
+        return jax.device_put(self.variables, self._parallel.replicated)
+
+    @functools.cached_property
+    def _eval_steps(self) -> CompiledSteps:
+        return self._parallel.compile_eval(build_eval_step(self.config, len(self.class_names)))
+
+    @functools.cached_property
+    def _logits(self) -> Any:
+        """(variables, images [1, B, height, width, 3]) -> logits [B, classes], compiled."""
+        network = build_model(self.config, len(self.class_names))
+        predict = make_predict(network, make_normalize(self.config.mean, self.config.std))
+        return jax.jit(lambda variables, images: predict(variables, images[0]))
+
+
+def load(workdir: str | Path, checkpoint: Which = "last") -> Model:
+    """The trained network of a run, from its last checkpoint or its best.
+
+    Raises:
+      UserError: there is no run, no checkpoint yet, or no best one.
+
+    Examples:
+      >>> model = load(workdir)
+      >>> model.step, model.image_shape
+      (14, (32, 32, 3))
+    """
+    return load_trained(workdir, checkpoint)
 
 
 def load_trained(
     workdir: str | Path, which: Which = "last", sharding: jax.sharding.Sharding | None = None
-) -> Trained:
-    """The last or the best checkpoint of a run, on the devices of `sharding` (default: the first).
-
-    Raises:
-      UserError: no run there, no checkpoint yet, or no best one.
-    """
+) -> Model:
+    """`load`, onto the devices of `sharding` (default: the first)."""
     run = RunFolder(workdir)
     config = run.config()
     if which == "best" and not config.validation_split:
         raise UserError(
-            f"{workdir} has no best checkpoint: it was trained without a validation split "
-            "(config.validation_split), and the test images must not choose; take the last"
+            f"{workdir} has no best checkpoint: it was trained with config.validation_split=0; "
+            "use the last",
+            code="missing",
+            field="--checkpoint",
         )
     data = run.data_info()
     state, _ = abstract_checkpoint(config, len(data.class_names), data.image_shape)
     if not run.checkpoints.is_dir():
-        raise UserError(f"{workdir} has no checkpoint yet")
+        raise UserError(
+            f"{workdir} has no checkpoint yet", code="missing", field=str(run.checkpoints)
+        )
     sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     with Checkpoints(run.checkpoints, keep_best=which == "best", read_only=True) as checkpoints:
         variables, step = checkpoints.restore_variables(state.variables, sharding, which)
-    return Trained(config, data, variables, step)
+    return Model(config, data, variables, step)
 
 
-def start_from(state: TrainState, class_names: tuple[str, ...], trained: Trained) -> TrainState:
+def start_from(state: TrainState, class_names: tuple[str, ...], trained: Model) -> TrainState:
     """A fresh state with another run's weights; the head stays fresh where the classes differ.
 
     Raises:
@@ -75,7 +225,9 @@ def start_from(state: TrainState, class_names: tuple[str, ...], trained: Trained
         if shapes[0] != shapes[1]:
             raise UserError(
                 f"config.init_from: {'/'.join(path)} is {shapes[0] or 'absent'} there and "
-                f"{shapes[1] or 'absent'} here: both networks need the same design"
+                f"{shapes[1] or 'absent'} here: both networks need the same design",
+                code="conflict",
+                field="config.init_from",
             )
         new[path] = old[path]
     variables = traverse_util.unflatten_dict(new)

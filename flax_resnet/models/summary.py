@@ -15,6 +15,7 @@ from flax import linen as nn
 
 from flax_resnet.models.layers import AvgPool, MaxPool, window_of
 from flax_resnet.models.resnet import ResNet
+from flax_resnet.report.table import Table
 
 ImageShape = tuple[int, int, int]
 
@@ -110,19 +111,20 @@ def format_summary(summary: Summary, title: str) -> str:
     Lines stay under 100 characters, for a monospace font. MB are 2**20 bytes, as in the
     figure. Multiply-adds are in G, 10**9.
     """
-    header = _format_line("Layer", "Type", "Output shape", "Params", "Mult-adds")
-    rule, double_rule = "-" * len(header), "=" * len(header)
-    lines = [title, rule, header, double_rule]
-    for row in summary.rows:
-        lines.append(
-            _format_line(
-                row.path,
-                f"{row.kind} {row.description}".strip(),
-                " x ".join(str(size) for size in row.output_shape),
-                f"{row.params:,}",
-                f"{row.multiply_adds:,}",
-            )
+    cells = [
+        (
+            row.path,
+            f"{row.kind} {row.description}".strip(),
+            " x ".join(str(size) for size in row.output_shape),
+            f"{row.params:,}",
+            f"{row.multiply_adds:,}",
         )
+        for row in summary.rows
+    ]
+    table = Table(("Layer", "Type", "Output shape", "Params", "Mult-adds"), cells, "lllrr").text()
+    header, *layers = table.splitlines()
+    rule, double_rule = "-" * len(header), "=" * len(header)
+    lines = [title, rule, header, double_rule, *layers]
     sizes = {
         "Input": summary.input_bytes,
         "Activations": summary.activations_bytes,
@@ -138,10 +140,6 @@ def format_summary(summary: Summary, title: str) -> str:
         rule,
     ]
     return "\n".join(lines)
-
-
-def _format_line(path: str, layer: str, shape: str, params: str, multiply_adds: str) -> str:
-    return f"{path:<28} {layer:<24} {shape:<15} {params:>12} {multiply_adds:>14}"
 
 
 def _variable_shapes(model: ResNet, image_shape: ImageShape) -> Any:

@@ -1,6 +1,6 @@
-"""The paper's figures, tables and claims made anew; one section of the report a module."""
+"""The paper's figures, tables and claims reproduced; one module per section of the report."""
 
-# The sections in the order of the report; here, where --help finds them without importing JAX.
+# In the order of the report; here, so that --help does not import JAX.
 SECTION_NAMES = (
     "figure1",
     "figure3",

@@ -1,4 +1,4 @@
-"""A network as boxes to draw, read from the layers of the actual module (Figure 4(a))."""
+"""A network as boxes to draw, from the layers of the module (Figure 4(a))."""
 
 import dataclasses
 import itertools
@@ -17,7 +17,7 @@ class Box:
 
     Attributes:
       text: such as '3x3 conv, 64, stride 2'.
-      after: what follows inside the box, such as 'BatchNorm, ReLU'; '': nothing.
+      after: what follows in the same box, such as 'BatchNorm, ReLU'; '': nothing.
       params: trainable parameters, BatchNorm's included.
       output_shape: (height, width, channels), or (features,) of the linear layer.
     """
@@ -30,13 +30,13 @@ class Box:
 
 @dataclasses.dataclass(frozen=True)
 class BlockDrawing:
-    """A residual block, or several alike in a row.
+    """A residual block, or consecutive identical ones.
 
     Attributes:
       branch: its convolutions in order.
-      shortcut: what goes past them.
-      projection: the box on the shortcut, of 'projection' alone.
-      repeats: how many blocks alike follow each other.
+      shortcut: its kind.
+      projection: the box on a 'projection' shortcut, else None.
+      repeats: number of identical blocks.
     """
 
     branch: tuple[Box, ...]
@@ -47,13 +47,13 @@ class BlockDrawing:
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """A whole network.
+    """A network.
 
     Attributes:
       image_shape: (height, width, channels) of the images.
-      stem: boxes before the first residual layer.
-      stages: the residual layers; blocks that are alike are drawn once.
-      head: boxes after the last one.
+      stem: boxes before the first stage.
+      stages: the blocks of each stage; identical ones are drawn once.
+      head: boxes after the last stage.
       params: trainable parameters of the network.
     """
 
@@ -65,7 +65,7 @@ class Architecture:
 
 
 def read_architecture(model: ResNet, image_shape: ImageShape) -> Architecture:
-    """The boxes of a network, from the rows of its layer table."""
+    """The boxes of a network, from its layer table."""
     summary = summarize(model, image_shape)
     groups = {
         name: list(rows)
@@ -106,7 +106,7 @@ def _block(rows: Sequence[Row], input_shape: tuple[int, ...], plain: bool) -> Bl
 
 
 def _boxes(rows: Sequence[Row], relu_last: bool) -> tuple[Box, ...]:
-    """A box a layer; a BatchNorm goes into the box of the convolution before it."""
+    """One box per layer; a BatchNorm shares the box of the convolution before it."""
     boxes: list[Box] = []
     for row in rows:
         if row.kind == "BatchNorm":
@@ -130,7 +130,7 @@ def _words(row: Row) -> str:
 
 
 def _merged(blocks: Sequence[BlockDrawing]) -> tuple[BlockDrawing, ...]:
-    """Blocks alike that follow each other as one with `repeats`."""
+    """Consecutive identical blocks merged into one."""
     return tuple(
         dataclasses.replace(block, repeats=len(list(alike)))
         for block, alike in itertools.groupby(blocks)

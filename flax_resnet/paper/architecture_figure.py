@@ -1,4 +1,4 @@
-"""Draws an architecture as in Figure 4(a): boxes from top to bottom, shortcuts at their right."""
+"""Draws an architecture as in Figure 4(a): boxes from top to bottom, shortcuts on their right."""
 
 import dataclasses
 
@@ -10,17 +10,17 @@ from matplotlib.patches import Circle, FancyBboxPatch
 from flax_resnet.paper.architecture import Architecture, BlockDrawing, Box
 from flax_resnet.plots.style import COLORS, DPI, FONT, GREY
 
-# Inches. A column's zero is the middle of its boxes.
+# Inches; x = 0 is the center of a column's boxes.
 BOX = (2.75, 0.44)  # width, height
 PROJECTION_WIDTH = 2.1
-SHORTCUT_X = 2.85  # middle of the lane of shortcuts
+SHORTCUT_X = 2.85  # center of the shortcuts
 COLUMN_WIDTH = 6.1
-LEFT = 1.65  # from the column's left edge to its zero
-GAP = 0.17  # an arrow between boxes
-SHAPE_GAP = 0.34  # an arrow that carries the shape of the images
+LEFT = 1.65  # from the column's left edge to x = 0
+GAP = 0.17  # length of an arrow between boxes
+SHAPE_GAP = 0.34  # length of an arrow labeled with a shape
 PLUS_RADIUS = 0.11
 FRAME_PAD = 0.1
-LABEL_HEIGHT = 0.26  # of a residual layer's name in its frame
+LABEL_HEIGHT = 0.26  # of a stage's name in its frame
 TITLE_HEIGHT = 0.55
 SMALL = FONT - 3.5
 
@@ -29,7 +29,7 @@ _FILLS = {"conv": "#DCEAF5", "pool": "#FBE9DC", "linear": "#E0F2EC", "frame": "#
 
 @dataclasses.dataclass
 class _Pen:
-    """Where drawing goes on in a column: `y` grows downwards."""
+    """The current position in a column; `y` grows downwards."""
 
     axes: Axes
     x: float
@@ -37,7 +37,7 @@ class _Pen:
 
 
 def architecture_figure(architecture: Architecture, title: str) -> Figure:
-    """The whole network in two columns, read from the top left to the bottom right."""
+    """The network in two columns, read from top left to bottom right."""
     heights = [_stage_height(stage) for stage in architecture.stages]
     stem = (1 + len(architecture.stem)) * (BOX[1] + GAP)
     head = len(architecture.head) * (BOX[1] + GAP) + BOX[1]
@@ -82,7 +82,7 @@ def _stage_height(stage: tuple[BlockDrawing, ...]) -> float:
 
 
 def _balanced_split(heights: list[float], stem: float, head: float) -> int:
-    """How many residual layers stand in the left column, for the lowest figure."""
+    """The number of stages in the left column that gives the lowest figure."""
 
     def tallest(split: int) -> float:
         return max(stem + sum(heights[:split]), sum(heights[split:]) + head)
@@ -93,12 +93,12 @@ def _balanced_split(heights: list[float], stem: float, head: float) -> int:
 def _draw_stage(
     pen: _Pen, number: int, stage: tuple[BlockDrawing, ...], shape: tuple[int, ...]
 ) -> tuple[int, ...]:
-    """Draws a residual layer below the pen; returns the shape that leaves it."""
+    """Draws a stage below the pen; returns its output shape."""
     blocks = sum(block.repeats for block in stage)
     first = 1
     for block in stage:
         _arrow_down(pen, SHAPE_GAP, shape)
-        name = f"residual layer {number}"
+        name = f"stage {number}"
         if blocks > 1:
             last = first + block.repeats - 1
             name += f", block {first}" if block.repeats == 1 else f", blocks {first} to {last}"
@@ -140,7 +140,7 @@ def _draw_block(pen: _Pen, block: BlockDrawing, name: str) -> None:
 
 
 def _draw_addition(pen: _Pen, block: BlockDrawing, branch_y: float) -> None:
-    """The circle where branch and shortcut meet, and the shortcut from `branch_y` to it."""
+    """Draws the addition, and the shortcut from `branch_y` to it."""
     axes, y = pen.axes, pen.y + PLUS_RADIUS
     lane = pen.x + SHORTCUT_X
     color = COLORS[1]
@@ -153,8 +153,8 @@ def _draw_addition(pen: _Pen, block: BlockDrawing, branch_y: float) -> None:
         _draw_box(half, block.projection, PROJECTION_WIDTH, color)
     else:
         words = "identity" if block.shortcut == "identity" else "every 2nd pixel,\nzero channels"
-        axes.text(lane - 0.08, middle, words, fontsize=FONT - 2, color=color, ha="right",
-                  va="center")  # fmt: skip
+        style = {"fontsize": FONT - 2, "color": color, "ha": "right", "va": "center"}
+        axes.text(lane - 0.08, middle, words, **style)
     axes.add_patch(Circle((pen.x, y), PLUS_RADIUS, facecolor="white", edgecolor="black", zorder=3))
     axes.text(pen.x, y + 0.005, "+", fontsize=FONT, ha="center", va="center_baseline", zorder=4)
     axes.text(pen.x - 0.2, y, "add, ReLU", fontsize=SMALL + 0.5, ha="right", va="center")
@@ -181,15 +181,13 @@ def _draw_box(pen: _Pen, box: Box, width: float = BOX[0], edge: str = "#444444")
     middle = pen.y + BOX[1] / 2
     text_y = middle - 0.085 if below else middle
     pen.axes.text(pen.x, text_y, box.text, fontsize=FONT - 2, ha="center", va="center", zorder=3)
-    pen.axes.text(
-        pen.x, middle + 0.105, below, fontsize=SMALL, color="#444444", ha="center", va="center",
-        zorder=3,
-    )  # fmt: skip
+    small = {"fontsize": SMALL, "color": "#444444", "ha": "center", "va": "center", "zorder": 3}
+    pen.axes.text(pen.x, middle + 0.105, below, **small)
     pen.y += BOX[1]
 
 
 def _next_column(pen: _Pen) -> _Pen:
-    """Leads the line from the foot of the left column to the head of the right one."""
+    """Draws the line from the bottom of the left column to the top of the right one."""
     between, top = pen.x - LEFT + COLUMN_WIDTH + 0.02, TITLE_HEIGHT + 0.1
     right = pen.x + COLUMN_WIDTH
     foot = pen.y + 0.12
@@ -198,23 +196,28 @@ def _next_column(pen: _Pen) -> _Pen:
 
 
 def _write_shape(pen: _Pen, shape: tuple[int, ...], before: str = "") -> None:
-    pen.axes.text(pen.x, pen.y, before + " x ".join(map(str, shape)), fontsize=FONT - 1,
-                  ha="center", va="center")  # fmt: skip
+    text = before + " x ".join(map(str, shape))
+    pen.axes.text(pen.x, pen.y, text, fontsize=FONT - 1, ha="center", va="center")
     pen.y += 0.1
 
 
 def _arrow_down(pen: _Pen, length: float, shape: tuple[int, ...] | None = None) -> None:
     _arrow(pen.axes, (pen.x, pen.y), (pen.x, pen.y + length), "black")
     if shape is not None:
-        text = " x ".join(map(str, shape))
-        pen.axes.text(pen.x + 0.1, pen.y + length / 2 - 0.02, text, fontsize=SMALL + 0.5,
-                      color=GREY, va="center")  # fmt: skip
+        text, y = " x ".join(map(str, shape)), pen.y + length / 2 - 0.02
+        pen.axes.text(pen.x + 0.1, y, text, fontsize=SMALL + 0.5, color=GREY, va="center")
     pen.y += length
 
 
 def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], color: str) -> None:
-    style = {"arrowstyle": "-|>", "color": color, "lw": 1.2, "shrinkA": 0, "shrinkB": 0,
-             "mutation_scale": 9}  # fmt: skip
+    style = {
+        "arrowstyle": "-|>",
+        "color": color,
+        "lw": 1.2,
+        "shrinkA": 0,
+        "shrinkB": 0,
+        "mutation_scale": 9,
+    }
     axes.annotate("", xy=end, xytext=start, arrowprops=style, zorder=2)
 
 
@@ -222,5 +225,5 @@ def _line(
     axes: Axes, points: list[tuple[float, float]], color: str = "black", dashed: bool = False
 ) -> None:
     x, y = zip(*points, strict=True)
-    # Unsnapped, as arrows are: snapped to whole pixels it would stand beside them.
+    # Not snapped to whole pixels, as arrows are not: the two would not line up.
     axes.plot(x, y, color=color, lw=1.2, ls="--" if dashed else "-", zorder=1, snap=False)

@@ -1,4 +1,4 @@
-"""Figure 1: deeper plain nets train worse; and Figure 2's identity shortcut, which cures it."""
+"""Figure 1: deeper plain nets train worse; and Figure 2's identity shortcut, the cure."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,25 +10,26 @@ from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from flax_resnet.paper.history import Histories, History, figure_title, percent, scope
 from flax_resnet.paper.plan import PLAIN_AND_RESIDUAL
 from flax_resnet.plots.style import COLORS, DASHES, DPI, FONT, MARKERS, style_axes
-from flax_resnet.report.document import Block, Paragraph, Picture, Section, Table
+from flax_resnet.report.document import Block, Paragraph, Picture, Section
+from flax_resnet.report.table import Table
 
 TITLE = "Figure 1: degradation, and the shortcut that cures it"
 KINDS = {"plain": "plain", "resnet": "ResNet"}
 DEPTHS = ("20", "56")
-TOP_ERROR = 60.0  # percent; the first epochs of a long run leave the picture, as in He's
+TOP_ERROR = 60.0  # percent; cuts off the first epochs of a long run, as in He's figure
 
 
 def degradation_section(histories: Histories) -> Section:
-    """Errors over iterations of four networks, and what 36 more layers change in each kind."""
+    """Errors of four networks over iterations, and the effect of 36 more layers on each kind."""
     nets = {name: histories[name] for name in PLAIN_AND_RESIDUAL if name in histories}
     missing = [name for name in PLAIN_AND_RESIDUAL if name not in histories]
     blocks: list[Block] = [
         Paragraph(
-            "He's plain-20 and plain-56, and the same networks with the identity shortcut of "
-            "Figure 2 (parameter-free throughout), under his recipe (section 4.2): SGD with "
-            "momentum 0.9, weight decay 1e-4, batches of 128, learning rate 0.1, divided by 10 at "
-            "half and at three quarters of 164 epochs (64,000 iterations). The training error is "
-            "that of the augmented images while each epoch ran."
+            "He's plain-20 and plain-56, and the same networks with the identity shortcuts of "
+            "Figure 2 (without parameters), trained with his recipe (section 4.2): SGD with "
+            "momentum 0.9, weight decay 1e-4, batch size 128, learning rate 0.1, divided by 10 "
+            "after half and three quarters of 164 epochs (64,000 iterations). The training error "
+            "is measured on the augmented images during each epoch."
         )
     ]
     if missing:
@@ -47,15 +48,15 @@ def degradation_section(histories: Histories) -> Section:
 
 
 def error_percent(accuracy: float) -> float:
-    """The error in percent of an accuracy from 0 to 1."""
+    """The error in percent, from an accuracy of 0 to 1."""
     return 100.0 * (1.0 - accuracy)
 
 
 def compare_depths(shallow: History, deep: History) -> tuple[int, float, float]:
-    """What more layers change, at the last epoch that both networks have.
+    """The effect of more layers, at the last epoch that both networks have.
 
     Returns:
-      The epoch; change of the training error and of the test error in points: positive where the
+      The epoch, and the change in training and test error in percentage points: positive if the
       deeper network is worse.
     """
     epoch = min(shallow.last["epoch"], deep.last["epoch"])
@@ -73,10 +74,11 @@ def _depth_finding(nets: Histories, kind: str) -> str | None:
     shallow, deep = (nets[kind + depth] for depth in DEPTHS)
     epoch, train, test = compare_depths(shallow, deep)
     if scope([shallow, deep]):
-        meaning = f"in these reduced runs the deeper net is {'worse' if train > 0 else 'no worse'}"
+        more = "higher" if train > 0 else "not higher"
+        meaning = f"in these reduced runs the deeper net's training error is {more}"
     else:
-        shown = "the degradation shows" if train > 0 else "no degradation shows"
-        meaning = shown if kind == "plain" else f"{shown} with the shortcut"
+        shown = "degradation" if train > 0 else "no degradation"
+        meaning = shown if kind == "plain" else f"{shown} with shortcuts"
     name = KINDS[kind]
     return (
         f"{name[0].upper()}{name[1:]}-56 against {name}-20 after epoch {epoch}: training error "
@@ -85,11 +87,11 @@ def _depth_finding(nets: Histories, kind: str) -> str | None:
 
 
 def error_figure(nets: Histories, title: str) -> Figure:
-    """Four panels: plain above, residual below; training error left, test error right.
+    """Four panels: plain nets on top, residual below; training error left, test error right.
 
     Args:
       nets: by name, one or more of PLAIN_AND_RESIDUAL.
-      title: of the whole figure.
+      title: of the figure.
     """
     figure = Figure(figsize=(10, 8), dpi=DPI, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
     FigureCanvasAgg(figure)
@@ -150,7 +152,7 @@ def _error_table(nets: Histories) -> Table:
             )
         )
     return Table(
-        "Errors after the last epoch trained",
         ("network", "epochs", "iterations", "training error", "test error", "lowest test error"),
-        tuple(rows),
+        rows,
+        caption="Errors after the last epoch trained",
     )

@@ -1,17 +1,18 @@
-"""Figure 3: the five ImageNet designs, with multiply-adds and parameters counted."""
+"""Figure 3: multiply-adds and parameters of the five ImageNet designs."""
 
 import dataclasses
 
 from flax_resnet.models.designs import MODELS
 from flax_resnet.models.resnet import Design, ResNet
 from flax_resnet.models.summary import Summary, summarize
-from flax_resnet.report.document import Paragraph, Section, Table
+from flax_resnet.report.document import Paragraph, Section
+from flax_resnet.report.table import Table
 
 TITLE = "Figure 3: typical ResNet architectures"
 IMAGE_SHAPE = (224, 224, 3)
 CLASSES = 1000
 
-# Depth -> (the FLOPs row in 10^9, parameters of the published networks).
+# Depth -> (FLOPs row of the figure in 10^9, parameters of the published networks).
 PAPER = {
     18: (1.8, 11_689_512),
     34: (3.6, 21_797_672),
@@ -44,9 +45,8 @@ def imagenet_section() -> Section:
             )
         )
     within = "within" if worst <= TOLERANCE else "not within"
-    params = "parameters exact" if exact else "parameters differ"
+    params = "parameters match exactly" if exact else "parameters differ"
     table = Table(
-        "The five designs at 224x224, 1000 classes",
         (
             "network",
             "block",
@@ -57,19 +57,21 @@ def imagenet_section() -> Section:
             "parameters",
             "published",
         ),
-        tuple(rows),
-        text_columns=3,
+        rows,
+        "lllrrrrr",
+        caption="The five designs at 224x224 with 1,000 classes",
     )
     text = (
-        "The figure's FLOPs are multiply-adds of one image, forward. They are counted from the "
-        "shapes of the modules: for each output pixel, kernel area times channels in times "
-        "channels out, pixels of the padding included, projection shortcuts included."
+        "The figure's FLOPs are the multiply-adds of one image's forward pass. They are counted "
+        "from the shapes of the modules: for each output pixel, kernel area times input channels "
+        "times output channels, including padded pixels and projection shortcuts."
     )
     other = count(dataclasses.replace(MODELS["imagenet_resnet50"], bottleneck_stride="3x3"))
+    difference = flops_ratio(other, PAPER[50][0]) - 1
     stride = (
-        "Its bottleneck rows hold only with the stride in the first 1x1 convolution. With the "
-        f"stride in the 3x3, as most libraries ship it, the 50-layer net has "
-        f"{other.multiply_adds / 1e9:.2f} x 10^9."
+        "Bottlenecks have their stride in the first 1x1 convolution. With the stride in the 3x3 "
+        "convolution, as in most libraries, the 50-layer net has "
+        f"{other.multiply_adds / 1e9:.2f} x 10^9 multiply-adds, {difference:+.1%} from the paper's."
     )
     outcome = (
         f"Multiply-adds {within} {TOLERANCE:.0%} of the paper's (worst {worst:.1%}); {params}."
@@ -83,5 +85,5 @@ def count(design: Design) -> Summary:
 
 
 def flops_ratio(summary: Summary, paper_flops: float) -> float:
-    """Counted multiply-adds over the paper's figure in 10^9."""
+    """Counted multiply-adds over the paper's, given in 10^9."""
     return summary.multiply_adds / (paper_flops * 1e9)

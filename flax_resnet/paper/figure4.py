@@ -1,4 +1,4 @@
-"""Figure 4: the revised architecture drawn, the two parameter tables, and what K2 must be."""
+"""Figure 4: the revised architecture, the two parameter tables, and the value of K2."""
 
 import dataclasses
 
@@ -7,7 +7,8 @@ from flax_resnet.models.resnet import ResNet
 from flax_resnet.models.summary import count_parameters, format_summary, summarize
 from flax_resnet.paper.architecture import read_architecture
 from flax_resnet.paper.architecture_figure import architecture_figure
-from flax_resnet.report.document import Listing, Paragraph, Picture, Section, Table
+from flax_resnet.report.document import Listing, Paragraph, Picture, Section
+from flax_resnet.report.table import Table
 from flax_resnet.search.space import TASK_PARAMS
 
 TITLE = "Figure 4: the revised architecture and its parameters"
@@ -17,7 +18,7 @@ PRINTED = {"resnet18": 11_173_962, "revised": 4_903_242}  # Figures 4(b) and 4(c
 
 
 def architecture_section() -> Section:
-    """Drawing, tables and the contradiction about K2."""
+    """The drawing, the tables, and the contradiction about K2."""
     revised = ResNet(MODELS["revised"], CLASSES)
     architecture = read_architecture(revised, IMAGE_SHAPE)
     title = f"Figure 4(a): revised ResNet, {architecture.params:,} parameters"
@@ -29,8 +30,8 @@ def architecture_section() -> Section:
     counts = shortcut_counts()
     exact = counts["K = 1, 1, 1, 1"] == PRINTED["revised"]
     outcome = (
-        f"The drawn network has {architecture.params:,} parameters, Figure 4(c) prints "
-        f"{PRINTED['revised']:,}; with the text's K2 = 3 it would have "
+        f"The network drawn has {architecture.params:,} parameters, Figure 4(c) prints "
+        f"{PRINTED['revised']:,}; with K2 = 3, as in the text, it would have "
         f"{counts['K = 3, 3, 3, 3']:,}."
     )
     return Section(
@@ -39,19 +40,19 @@ def architecture_section() -> Section:
         outcome,
         (
             Paragraph(
-                "Drawn from the layers of the module itself. Identity shortcuts have no "
-                "convolution (the paper's K1 = 0); an orange box is a projection."
+                "Drawn from the layers of the module. Identity shortcuts have no convolution (the "
+                "paper's K1 = 0); orange boxes are projections."
             ),
             Picture("figure4", title, architecture_figure(architecture, title)),
             _shortcut_table(counts),
             Paragraph(
-                "The text says that K2, the kernel of the shortcut where the shape changes, is 3. "
-                f"With 3x3 shortcuts the network has {counts['K = 3, 3, 3, 3']:,} parameters, over "
-                f"the budget of {TASK_PARAMS:,}; with a 3x3 in residual layer 2 alone it has "
+                "According to the paper's text, K2, the kernel size of a shortcut that changes the "
+                f"shape, is 3. With 3x3 shortcuts the network has {counts['K = 3, 3, 3, 3']:,} "
+                f"parameters (the budget is {TASK_PARAMS:,}); with a 3x3 shortcut in stage 2 only, "
                 f"{counts['K = 1, 3, 1, 1']:,}. "
                 + (
-                    f"Only 1x1 shortcuts give the {PRINTED['revised']:,} that the paper prints: so "
-                    "the program has K = 1."
+                    f"Only 1x1 shortcuts give the {PRINTED['revised']:,} that the paper prints, so "
+                    "the program uses K = 1."
                     if exact
                     else f"None gives the {PRINTED['revised']:,} that the paper prints."
                 )
@@ -62,7 +63,7 @@ def architecture_section() -> Section:
 
 
 def shortcut_counts() -> dict[str, int]:
-    """Parameters of the revised network by the kernels of its shortcuts, K_1 to K_4."""
+    """Parameters of the revised network, by its shortcut kernel sizes K_1 to K_4."""
     counts = {}
     for kernels in ((1, 1, 1, 1), (3, 3, 3, 3), (1, 3, 1, 1)):
         design = dataclasses.replace(MODELS["revised"], shortcut_kernels=kernels)
@@ -81,8 +82,9 @@ def _shortcut_table(counts: dict[str, int]) -> Table:
         )
         for kernels, params in counts.items()
     ]
+    caption = f"The revised network; Figure 4(c) prints {PRINTED['revised']:,} parameters"
     return Table(
-        f"The revised network by its shortcut kernels; Figure 4(c) prints {PRINTED['revised']:,}",
-        ("shortcut kernels", "parameters", "off the printed count", f"under {TASK_PARAMS:,}"),
-        tuple(rows),
+        ("shortcut kernels", "parameters", "minus printed", f"under {TASK_PARAMS:,}"),
+        rows,
+        caption=caption,
     )

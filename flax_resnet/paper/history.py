@@ -1,4 +1,4 @@
-"""What a planned run has left on disk, and in words how far it went."""
+"""The results of a planned run on disk, and how far it got."""
 
 import dataclasses
 import json
@@ -10,32 +10,37 @@ from ml_collections import ConfigDict
 
 from flax_resnet.config.compat import FREE_FIELDS
 from flax_resnet.config.load import flat_fields
-from flax_resnet.paper.data_sets import DataNote, describe_data
+from flax_resnet.paper.data_note import DataNote, describe_data
 from flax_resnet.paper.plan import PlannedRun, load_run_config
 from flax_resnet.runs.folder import DataInfo, RunFolder
 from flax_resnet.runs.metrics_log import Row, read_metrics
 
 MACHINES_FILE = "machines.json"
 
-# Fields of a config that are no change of the recipe: the machine's, and those told elsewhere.
+# Fields that do not change the recipe, or are reported elsewhere.
 _NOT_RECIPE = FREE_FIELDS | {
-    "conv", "parallel", "steps_per_dispatch", "train_images", "test_images", "dataset",
-}  # fmt: skip
+    "conv",
+    "parallel",
+    "steps_per_dispatch",
+    "train_images",
+    "test_images",
+    "dataset",
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class History:
-    """A run with an epoch or more.
+    """A run with at least one epoch.
 
     Attributes:
       run: what was planned.
       config: what was trained.
       rows: its epochs, accuracies as fractions.
-      data: its images, as the run folder tells.
-      data_note: the same in words.
-      departures: field -> value where the config is not the recipe's.
-      recipe_epochs: epochs of the recipe as its file has it.
-      machines: what it was trained on, as machine.machine gives it.
+      data: its images.
+      data_note: a description of them.
+      departures: field -> value, where the config differs from the recipe.
+      recipe_epochs: number of epochs in the recipe's file.
+      machines: those it was trained on, as from machine.machine.
     """
 
     run: PlannedRun
@@ -54,7 +59,7 @@ class History:
 
     @property
     def seconds(self) -> float:
-        """Time spent in training steps, all epochs."""
+        """Time spent in training steps, over all epochs."""
         return sum(row["seconds"] for row in self.rows)
 
 
@@ -67,13 +72,13 @@ def read_history(
     """The history of a run; None: it has no epoch yet.
 
     Args:
-      folder: holds a run folder a run.
+      folder: holds the run folders.
       run: which.
-      until_epoch: leave later epochs out; None: take all.
-      note: the user's own words about the images.
+      until_epoch: the last epoch to read; None: all.
+      note: the user's own description of the images.
 
     Raises:
-      UserError: a file is damaged.
+      UserError: a file is corrupt.
     """
     files = RunFolder(folder / run.name)
     if not files.metrics_file.exists():
@@ -105,7 +110,7 @@ def _departures(recipe: ConfigDict, config: ConfigDict) -> dict[str, Any]:
 
 
 def read_machines(path: Path) -> list[dict[str, Any]]:
-    """What a run was trained on so far; [] where nobody took note of it."""
+    """The machines that a run was trained on; [] if not recorded."""
     try:
         return json.loads((path / MACHINES_FILE).read_text())
     except (OSError, ValueError):
@@ -113,7 +118,7 @@ def read_machines(path: Path) -> list[dict[str, Any]]:
 
 
 def scope(histories: Sequence[History]) -> str:
-    """How runs fall short of their recipes, a few words for titles; '': they do not."""
+    """How runs fall short of their recipes, in a few words for titles; '': they do not."""
     words = []
     if any(h.last["epoch"] < h.config.num_epochs for h in histories):
         done = _span([h.last["epoch"] for h in histories])
@@ -139,7 +144,7 @@ def _span(values: Sequence[int]) -> str:
 
 
 def figure_title(what: str, histories: Sequence[History]) -> str:
-    """What a figure shows, on which images, and in a second line that it is a reduced run."""
+    """What a figure shows and on which images; a second line if the runs are reduced."""
     title = f"{what}, {histories[0].data_note.label}"
     short = scope(histories)
     return f"{title}\n{short}" if short else title

@@ -1,23 +1,20 @@
-"""Which trainings each section needs; sections share them, so that nothing is trained twice."""
+"""The runs each section needs; sections share them, so that nothing is trained twice."""
 
 import dataclasses
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from flax_resnet.config.load import load_config
+from flax_resnet.config.load import find_config, load_config
 from flax_resnet.process.errors import UserError
-
-CONFIGS = Path(__file__).parents[2] / "configs"
 
 PLAIN_AND_RESIDUAL = ("plain20", "plain56", "resnet20", "resnet56")  # Figure 1 and its cure
 
-# Section 2.2's optimisers on the revised network. Adam's learning rate is the paper's. SGD has
-# 0.1; with momentum m a step moves 1 / (1 - m) times as far in the long run, so that 0.01 with
-# m = 0.9 is the same effective step.
+# Section 2.2's optimizers on the revised network. Adam's learning rate is the paper's. SGD gets
+# 0.1; momentum m scales a step by 1 / (1 - m) in the long run, so 0.01 with m = 0.9 is the same
+# effective step.
 OPTIMIZER_SETTINGS: dict[str, dict[str, Any]] = {
     "adam": {"learning_rate": 1e-3},
     "sgd": {"learning_rate": 0.1},
@@ -25,26 +22,26 @@ OPTIMIZER_SETTINGS: dict[str, dict[str, Any]] = {
     "nesterov": {"learning_rate": 0.01, "momentum": 0.9},
 }
 
-# Fields that the plan itself sets, and what to give instead.
+# Fields that the plan sets, and what to do instead.
 _PLANNED_FIELDS = {
-    "model": "every section has its own networks",
-    "optimizer": "every section has its own",
-    "learning_rate": "every section has its own",
-    "momentum": "every section has its own",
-    "seed": "give --seeds N",
-    "train_images": "give --train-images N",
-    "test_images": "give --test-images N",
+    "model": "each section has its own",
+    "optimizer": "each section has its own",
+    "learning_rate": "each section has its own",
+    "momentum": "each section has its own",
+    "seed": "use --seeds N",
+    "train_images": "use --train-images N",
+    "test_images": "use --test-images N",
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class PlannedRun:
-    """A training that the report needs.
+    """A run that the report needs.
 
     Attributes:
       name: of its folder, and in tables.
-      recipe: name of a file in configs/, without .py.
-      changes: what differs from the recipe, (field, value) pairs.
+      recipe: name of a config.
+      changes: (field, value) pairs that differ from the recipe.
     """
 
     name: str
@@ -53,7 +50,7 @@ class PlannedRun:
 
 
 def optimizer_run(optimizer: str) -> PlannedRun:
-    """The revised network under one of OPTIMIZER_SETTINGS; adam's is the paper's own run."""
+    """The revised network with one of OPTIMIZER_SETTINGS; adam is the paper's own run."""
     if optimizer == "adam":
         return seed_run(0)
     changes = {"optimizer": optimizer, **OPTIMIZER_SETTINGS[optimizer]}
@@ -66,11 +63,11 @@ def seed_run(seed: int) -> PlannedRun:
 
 
 def planned_runs(sections: Sequence[str], seeds: int) -> list[PlannedRun]:
-    """The trainings that sections need, each once; the paper's own run first.
+    """The runs that sections need, each once; the paper's own run first.
 
     Args:
       sections: some of SECTION_NAMES.
-      seeds: how many seeds the results are over.
+      seeds: number of seeds for the results.
     """
     runs: list[PlannedRun] = []
     if {"figure5-6", "optimizers", "results"} & set(sections):
@@ -85,20 +82,22 @@ def planned_runs(sections: Sequence[str], seeds: int) -> list[PlannedRun]:
 
 
 def load_run_config(run: PlannedRun, overrides: Sequence[str] = ()) -> ConfigDict:
-    """The config of a run: its recipe, the user's changes, its own changes.
+    """The config of a run: its recipe with the user's overrides and its own changes.
 
     Args:
       run: one of planned_runs.
       overrides: as typed, such as ['--config.dataset=digits'].
 
     Raises:
-      UserError: an override is misspelt, out of range, or of a field that the plan sets.
+      UserError: an override is unknown, out of range, or of a field that the plan sets.
     """
     for argument in overrides:
         match = re.match(r"--?(?:no)?config\.([^=]+)", argument)
         if match and match[1] in _PLANNED_FIELDS:
             raise UserError(
-                f"config.{match[1]} cannot be changed here: {_PLANNED_FIELDS[match[1]]}"
+                f"config.{match[1]} cannot be changed here: {_PLANNED_FIELDS[match[1]]}",
+                code="conflict",
+                field=f"config.{match[1]}",
             )
     changes = [f"--config.{field}={value}" for field, value in run.changes]
-    return load_config(CONFIGS / f"{run.recipe}.py", [*overrides, *changes])
+    return load_config(find_config(run.recipe), [*overrides, *changes])

@@ -1,4 +1,4 @@
-"""How the report came about: runs, images, machines, versions, time."""
+"""How the report was made: runs, images, machines, versions, time."""
 
 import datetime
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,8 @@ from typing import Any
 
 from flax_resnet.paper.history import Histories, History
 from flax_resnet.paper.plan import PlannedRun
-from flax_resnet.report.document import Block, Paragraph, Section, Table
+from flax_resnet.report.document import Block, Paragraph, Section
+from flax_resnet.report.table import Table
 
 TITLE = "How this was made"
 
@@ -14,12 +15,12 @@ TITLE = "How this was made"
 def provenance_section(
     runs: Sequence[PlannedRun], histories: Histories, machine: Mapping[str, Any]
 ) -> Section:
-    """Every run that the sections need, and what they were trained on.
+    """The runs, and the images and machines they were trained on.
 
     Args:
-      runs: all that are needed.
-      histories: those that have an epoch or more.
-      machine: that wrote the report, as machine.machine gives it.
+      runs: all that the sections need.
+      histories: those with at least one epoch.
+      machine: the one writing the report, as from machine.machine.
     """
     blocks: list[Block] = []
     trained = [history for run in runs if (history := histories.get(run.name)) is not None]
@@ -37,12 +38,12 @@ def provenance_section(
 
 
 def describe_machine(machine: Mapping[str, Any]) -> str:
-    """Processor, cores, devices, system and versions in a sentence."""
+    """Processor, cores, devices, system and versions."""
     devices = list(machine["devices"])
     counted = ", ".join(f"{devices.count(kind)} x {kind}" for kind in dict.fromkeys(devices))
     versions = ", ".join(f"{name} {v}" for name, v in machine["versions"].items() if v)
     return (
-        f"{machine['processor']}, {machine['cores']} cores; devices of JAX: {counted}; "
+        f"{machine['processor']}, {machine['cores']} cores; JAX devices: {counted}; "
         f"{machine['system']}; Python {machine['python']}, {versions}"
     )
 
@@ -57,19 +58,25 @@ def _run_table(runs: Sequence[PlannedRun], histories: Histories) -> Table:
     for run in runs:
         history = histories.get(run.name)
         changes = ", ".join(f"{field} {value}" for field, value in run.changes) or "-"
-        rows.append((run.name, f"configs/{run.recipe}.py", changes, *_figures(history)))
+        rows.append((run.name, f"configs/{run.recipe}.py", changes, *_cells(history)))
     return Table(
-        "The runs",
         (
-            *("run", "recipe", "changes", "epochs", "seed"),
-            *("training images", "test images", "training (h:mm:ss)"),
+            "run",
+            "recipe",
+            "changes",
+            "epochs",
+            "seed",
+            "training images",
+            "test images",
+            "training (h:mm:ss)",
         ),
-        tuple(rows),
-        text_columns=3,
+        rows,
+        "lllrrrrr",
+        caption="The runs",
     )
 
 
-def _figures(history: History | None) -> tuple[str, ...]:
+def _cells(history: History | None) -> tuple[str, ...]:
     if history is None:
         return ("none yet", "-", "-", "-", "-")
     return (
@@ -84,13 +91,13 @@ def _figures(history: History | None) -> tuple[str, ...]:
 def _time(trained: Sequence[History]) -> str:
     total = duration(sum(history.seconds for history in trained))
     return (
-        f"Training steps took {total} (h:mm:ss) in all; reading, compiling and evaluating come on "
-        "top of that."
+        f"Training steps took {total} (h:mm:ss) in total, without reading data, compiling and "
+        "evaluating."
     )
 
 
 def _departures(trained: Sequence[History]) -> list[str]:
-    """A line for each set of changes, with the runs that have it."""
+    """One line per set of changes, with the runs that have it."""
     groups: dict[str, list[str]] = {}
     for history in trained:
         text = ", ".join(f"config.{field}={value}" for field, value in history.departures.items())
@@ -100,13 +107,13 @@ def _departures(trained: Sequence[History]) -> list[str]:
 
 
 def _machines(trained: Sequence[History]) -> list[str]:
-    """A line for each machine, with its runs."""
+    """One line per machine, with its runs."""
     groups: dict[str, list[str]] = {}
     for history in trained:
         for machine in history.machines:
             groups.setdefault(describe_machine(machine), []).append(history.run.name)
         if not history.machines:
-            groups.setdefault("a machine that is not known", []).append(history.run.name)
+            groups.setdefault("an unknown machine", []).append(history.run.name)
     if len(groups) == 1:
         return list(groups)
     return [f"{text} ({', '.join(names)})" for text, names in groups.items()]

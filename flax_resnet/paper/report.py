@@ -1,16 +1,16 @@
-"""Makes the sections from the runs that there are, and writes the report."""
+"""Builds the sections from the existing runs, and writes the report."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from flax_resnet.paper.design import design_section
+from flax_resnet.paper.design_space import design_section
 from flax_resnet.paper.figure1 import degradation_section
 from flax_resnet.paper.figure3 import imagenet_section
 from flax_resnet.paper.figure4 import architecture_section
 from flax_resnet.paper.figure5_6 import curves_section
 from flax_resnet.paper.history import Histories, History, read_history, scope
-from flax_resnet.paper.optimizers import optimizers_section
+from flax_resnet.paper.optimizer_choice import optimizers_section
 from flax_resnet.paper.plan import PlannedRun, planned_runs
 from flax_resnet.paper.provenance import provenance_section
 from flax_resnet.paper.results import results_section
@@ -18,12 +18,13 @@ from flax_resnet.plots.style import save_figure
 from flax_resnet.process.errors import UserError
 from flax_resnet.process.files import write_text
 from flax_resnet.process.machine import machine
-from flax_resnet.report.document import Paragraph, Picture, Section, Table
+from flax_resnet.report.document import Paragraph, Picture, Section
 from flax_resnet.report.html import to_html
 from flax_resnet.report.markdown import FIGURES, to_markdown
+from flax_resnet.report.table import Table
 
 TITLE = "Residual Network Design, reproduced"
-RUNS = "runs"  # folder of the runs, beside the report
+RUNS = "runs"  # folder of the runs, next to the report
 
 
 def write_report(
@@ -33,20 +34,20 @@ def write_report(
     until_epoch: int | None = None,
     data_note: str | None = None,
 ) -> list[Path]:
-    """Writes report.md, report.html and the figures, from the runs below `out` alone.
+    """Writes report.md, report.html and the figures, from the runs below `out`.
 
     Args:
       out: folder of the report.
       names: of the sections, some of SECTION_NAMES.
-      seeds: how many seeds the results are over.
-      until_epoch: leave later epochs of the runs out; None: take all.
-      data_note: the user's own words about the images.
+      seeds: number of seeds for the results.
+      until_epoch: the last epoch to report; None: all.
+      data_note: the user's own description of the images.
 
     Returns:
       The two reports.
 
     Raises:
-      UserError: a run is damaged, or a file cannot be written.
+      UserError: a run is corrupt, or a file cannot be written.
     """
     runs = planned_runs(names, seeds)
     found = {run.name: read_history(out / RUNS, run, until_epoch, data_note) for run in runs}
@@ -63,7 +64,7 @@ def write_report(
 
 
 def section_makers(histories: Histories, seeds: int) -> dict[str, Callable[[], Section]]:
-    """Name of each section -> what makes it."""
+    """Name of each section -> the function that builds it."""
     return {
         "figure1": lambda: degradation_section(histories),
         "figure3": imagenet_section,
@@ -78,33 +79,35 @@ def section_makers(histories: Histories, seeds: int) -> dict[str, Callable[[], S
 def _at_a_glance(
     sections: Sequence[Section], runs: Sequence[PlannedRun], histories: Histories
 ) -> Section:
-    """The outcome of every section, and plainly what is missing or reduced."""
+    """The outcome of every section, and what is missing or reduced."""
     blocks: list[Any] = [
         Paragraph(
-            "The figures, tables and claims of the paper, made anew by this program: "
-            "python -m flax_resnet paper."
+            "The figures, tables and claims of the paper, reproduced by python -m flax_resnet "
+            "paper."
         )
     ]
     missing = [run.name for run in runs if run.name not in histories]
     if missing:
-        blocks.append(
-            Paragraph(f"Incomplete: not trained yet are {', '.join(missing)}. "
-                      "The same command goes on.")
-        )  # fmt: skip
+        text = f"Incomplete: not trained yet: {', '.join(missing)}. The same command resumes."
+        blocks.append(Paragraph(text))
     trained: list[History] = list(histories.values())
     if trained and (short := scope(trained)):
-        blocks.append(Paragraph(f"These are not the full recipes; {short}."))
-    rows = tuple((section.title, section.outcome) for section in sections)
-    blocks.append(Table("Outcomes", ("part", "outcome"), rows, text_columns=2))
+        blocks.append(Paragraph(f"These runs are {short}."))
+    rows = [(section.title, section.outcome) for section in sections]
+    blocks.append(Table(("section", "outcome"), rows, "ll", caption="Outcomes"))
     return Section("outcomes", "At a glance", "", tuple(blocks))
 
 
 def _save_pictures(folder: Path, sections: Sequence[Section]) -> dict[str, bytes]:
-    """Writes each picture as .png and .svg; returns the SVG files' content by name."""
+    """Writes each picture as .png and .svg; returns the SVGs by name."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--out {folder.parent} cannot be made: {error.strerror}") from error
+        raise UserError(
+            f"--out {folder.parent} cannot be created: {error.strerror}",
+            code="unwritable",
+            field="--out",
+        ) from error
     svgs = {}
     for section in sections:
         for block in section.blocks:

@@ -1,4 +1,4 @@
-"""Section 3, results: the final accuracies over seeds, and the claim of no over-fitting."""
+"""Section 3: final accuracies over seeds, and the claim that there is no overfitting."""
 
 import dataclasses
 import statistics
@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from flax_resnet.paper.history import Histories, History, percent, scope
 from flax_resnet.paper.plan import seed_run
-from flax_resnet.report.document import Block, Paragraph, Section, Table
+from flax_resnet.report.document import Block, Paragraph, Section
+from flax_resnet.report.table import Table
 from flax_resnet.runs.metrics_log import Row
 from flax_resnet.runs.reference_log import PAPER, read_reference
 
@@ -19,7 +20,7 @@ class Spread:
 
     Attributes:
       mean: of the values.
-      std: sample standard deviation (divided by n - 1); None: one value has none.
+      std: sample standard deviation (n - 1); None for a single value.
       count: n.
     """
 
@@ -40,7 +41,7 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def results_section(histories: Histories, seeds: int) -> Section:
-    """Accuracies beside the paper's, a row a seed, and what the gap between them says."""
+    """Each seed's accuracies and the paper's, and what the train-test gap says."""
     runs = {seed: histories.get(seed_run(seed).name) for seed in range(seeds)}
     done = {seed: history for seed, history in runs.items() if history is not None}
     missing = [str(seed) for seed in runs if seed not in done]
@@ -50,11 +51,13 @@ def results_section(histories: Histories, seeds: int) -> Section:
     if not done:
         return Section("results", TITLE, "No seed is trained yet.", tuple(blocks))
     if short := scope(list(done.values())):
-        blocks.append(Paragraph(f"These runs are {short}: no comparison with the paper's figures."))
+        blocks.append(
+            Paragraph(f"These runs are {short}, so not comparable with the paper's results.")
+        )
     paper = read_reference(PAPER).rows
     blocks.append(_accuracy_table(done, paper[-1]))
-    blocks.append(Paragraph(overfitting_finding("Ours (seed 0)" if 0 in done else "Ours",
-                                                next(iter(done.values())).rows)))  # fmt: skip
+    seed, first = next(iter(done.items()))
+    blocks.append(Paragraph(overfitting_finding(f"Ours (seed {seed})", first.rows)))
     blocks.append(Paragraph(overfitting_finding("The authors' log", paper)))
     test = spread([history.last["test_accuracy"] for history in done.values()])
     train = spread([history.last["train_accuracy"] for history in done.values()])
@@ -78,9 +81,9 @@ def _accuracy_table(done: dict[int, History], paper: Row) -> Table:
         rows.append(("mean ± std", "", str(spread(train)), str(spread(test)), str(spread(gap))))
     rows.append(("the paper", str(paper["epoch"]), *_cells(paper)))
     return Table(
-        "Accuracy after the last epoch (std: of the sample, n - 1)",
         ("run", "epochs", "train accuracy", "test accuracy", "gap"),
-        tuple(rows),
+        rows,
+        caption="Accuracy after the last epoch (std: of the sample, n - 1)",
     )
 
 
@@ -90,10 +93,10 @@ def _cells(row: Row) -> tuple[str, str, str]:
 
 
 def overfitting_finding(who: str, rows: Sequence[Row]) -> str:
-    """What a run's curves say of the claim "both above 90%, so there is no over-fitting".
+    """What a run says about the claim "both above 90%, so there is no overfitting".
 
     Args:
-      who: whose run, to begin the text.
+      who: whose run; the text starts with it.
       rows: its epochs.
     """
     last = rows[-1]
@@ -102,18 +105,18 @@ def overfitting_finding(who: str, rows: Sequence[Row]) -> str:
     finite = [row for row in rows if row["test_loss"] is not None]
     text = (
         f"{who}: after epoch {last['epoch']} both accuracies are "
-        f"{'' if both else 'not '}above 90%; the gap between them is {gap:.2f} points."
+        f"{'' if both else 'not '}above 90%; the gap is {gap:.2f} points."
     )
     if not finite or last["test_loss"] is None:
         return f"{text} The test loss is not finite."
     lowest = min(finite, key=lambda row: row["test_loss"])
     if lowest["epoch"] == last["epoch"]:
-        return f"{text} The test loss is at its lowest: no over-fitting shows so far."
+        return f"{text} The test loss is at its lowest: no overfitting so far."
     if last["train_loss"] is not None and last["train_loss"] < lowest["train_loss"]:
         return (
             f"{text} The test loss was lowest after epoch {lowest['epoch']} "
             f"({lowest['test_loss']:.4f}) and rose to {last['test_loss']:.4f}, while the training "
             f"loss fell from {lowest['train_loss']:.4f} to {last['train_loss']:.4f}: that is "
-            "over-fitting, whatever the accuracies."
+            "overfitting, whatever the accuracies."
         )
-    return f"{text} The test loss rose after epoch {lowest['epoch']}, and the training loss, too."
+    return f"{text} The test loss rose after epoch {lowest['epoch']}, and so did the training loss."

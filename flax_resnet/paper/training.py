@@ -1,7 +1,8 @@
-"""Trains what the report needs, one run after the other, and goes on where it was stopped."""
+"""Trains the runs of the report one after the other, resuming those that were stopped."""
 
 import json
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -16,44 +17,42 @@ from flax_resnet.process.signals import Interrupted, StopRequest
 from flax_resnet.runs.folder import RunFolder
 from flax_resnet.training.loop import train_and_evaluate
 
+logger = logging.getLogger(__name__)
+
 
 def train_runs(
     runs: Sequence[tuple[PlannedRun, ConfigDict]],
     folder: Path,
     until_epoch: int | None,
-    log: Callable[[str], None],
 ) -> int | None:
-    """Trains runs to an epoch, or goes on training them.
+    """Trains or resumes runs.
 
     Args:
       runs: what to train, with its config.
-      folder: holds a run folder a run.
-      until_epoch: of each recipe; None: its last.
-      log: takes the lines for people.
+      folder: holds the run folders.
+      until_epoch: the epoch to end after; None: the last of each recipe.
 
     Returns:
       The signal that stopped it; None: all are trained.
 
     Raises:
-      UserError: anything the user can put right. That a run was made with another config is found
-        before any is trained.
+      UserError: a run cannot be trained. A run begun with another config is refused before any run
+        starts.
     """
     for run, config in runs:
         _check_unchanged(folder / run.name, config)
     with StopRequest().listening() as stop:
         try:
             for number, (run, config) in enumerate(runs, start=1):
-                log(f"run {number} of {len(runs)}: {run.name}, {_goal(config, until_epoch)}")
+                goal = _goal(config, until_epoch)
+                logger.info("run %d of %d: %s, %s", number, len(runs), run.name, goal)
                 _note_machine(folder / run.name)
                 outcome = train_and_evaluate(
-                    config,
-                    folder / run.name,
-                    until_epoch=until_epoch,
-                    stop=stop,
+                    config, folder / run.name, until_epoch=until_epoch, stop=stop
                 )
                 if outcome.signum is not None:
                     return outcome.signum
-        except Interrupted as stopped:  # with nothing to save, as while it compiles
+        except Interrupted as stopped:  # with nothing to save, such as while compiling
             return stopped.signum
     return None
 
@@ -71,12 +70,14 @@ def _check_unchanged(path: Path, config: ConfigDict) -> None:
 
 
 def _note_machine(path: Path) -> None:
-    """Adds this machine to those that the run was trained on."""
+    """Records that this machine trains the run."""
     known, this = read_machines(path), machine()
     if this in known:
         return
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{path} cannot be made: {error.strerror}") from error
+        raise UserError(
+            f"{path} cannot be created: {error.strerror}", code="unwritable", field=str(path)
+        ) from error
     write_text(path / MACHINES_FILE, json.dumps([*known, this], indent=2) + "\n")

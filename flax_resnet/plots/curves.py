@@ -1,6 +1,7 @@
-"""Curves of loss and accuracy, drawn from the files of runs alone."""
+"""Curves of loss and accuracy, drawn from the files of runs."""
 
 import dataclasses
+import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,6 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
-from ml_collections import ConfigDict
 
 from flax_resnet.plots.style import (
     COLORS,
@@ -25,7 +25,7 @@ from flax_resnet.plots.style import (
     MARKERS,
     save_figure,
     set_labels,
-    shortened,
+    short_name,
     style_axes,
 )
 from flax_resnet.process.errors import UserError
@@ -33,21 +33,23 @@ from flax_resnet.runs.folder import RunFolder
 from flax_resnet.runs.metrics_log import Row, read_metrics
 from flax_resnet.runs.reference_log import Reference, read_reference
 
+logger = logging.getLogger(__name__)
+
 FORMATS = (".png", ".svg", ".pdf")
 
-_MARKED_POINTS = 12  # a longer line carries about so many markers
-_TITLE_LENGTH = 60  # characters over one run's figure; longer lines are smaller
+_MARKED_POINTS = 12  # about as many markers on a longer line
+_TITLE_LENGTH = 60  # characters that fit above one run's figure; a longer title is set smaller
 
 
 @dataclasses.dataclass(frozen=True)
 class Measure:
-    """What an axis shows.
+    """A metric and its axis.
 
     Attributes:
-      field: the end of its fields' names in a row: train_`field`, test_`field`.
+      field: its name in a row, without the split: train_`field`, test_`field`.
       axis: the axis label, with the unit.
-      scale: from the rows' unit to the axis'.
-      wording: format of one value on the axis.
+      scale: factor from the rows' unit to the axis unit.
+      wording: format of a value in the axis unit.
     """
 
     field: str
@@ -56,7 +58,7 @@ class Measure:
     wording: str
 
     def in_words(self, value: float | None) -> str:
-        """A row's value as in a title; None: it was not finite."""
+        """A row's value as text; None: it was not finite."""
         if value is None:
             return "not finite"
         scaled = value * self.scale
@@ -68,90 +70,103 @@ ACCURACY = Measure("accuracy", "accuracy (%)", 100.0, "{:.2f}%")
 
 
 def draw_run(run: RunFolder, reference_log: str | None) -> list[Path]:
-    """Writes loss.png and accuracy.png into the folder of a run.
+    """Writes loss.png and accuracy.png into the folder of a run, titled with the folder's name.
 
     Args:
-      run: with an epoch or more in its metrics file.
-      reference_log: a run drawn behind, as for read_reference; None: none.
+      run: with at least one epoch in its metrics file.
+      reference_log: a run to draw in gray, as for read_reference; None: none.
 
     Returns:
       The two files.
 
     Raises:
-      UserError: the folder is no run or has no epoch yet, the reference is broken, or a picture
-        cannot be written.
+      UserError: not a run, no epoch yet, a bad reference log, or a figure cannot be written.
     """
-    config, rows = run.config(), read_rows(run)
+    config, rows = run.config(), _read_epochs(run)
+    if not rows:
+        raise _no_epoch(str(run.path))
     reference = None if reference_log is None else read_reference(reference_log)
+    title = f"{short_name(run.path.absolute().name)} on {_dataset(config.dataset)}"
     paths = []
     for measure in (LOSS, ACCURACY):
         path = run.path / f"{measure.field}.png"
-        save_figure(run_figure(measure, rows, config, reference), path)
+        value = measure.in_words(rows[-1].get(f"test_{measure.field}"))
+        last = f"test {measure.field} {value} after epoch {rows[-1]['epoch']}"
+        figure = run_figure(measure, rows, f"{title}\n{last}", config.num_epochs, reference)
+        save_figure(figure, path)
         paths.append(path)
     return paths
 
 
 def draw_comparison(runs: Sequence[RunFolder], output: Path) -> Path:
-    """Writes one figure of several runs: loss at the left, accuracy at the right.
+    """Writes one figure of several runs, loss on the left, accuracy on the right.
+
+    Runs without an epoch are left out with a warning.
 
     Args:
-      runs: each with an epoch or more.
-      output: the picture, .png, .svg or .pdf.
+      runs: at least one of them with an epoch.
+      output: the figure, .png, .svg or .pdf.
 
     Returns:
       The file.
 
     Raises:
-      UserError: a folder is no run, has no epoch yet or is given twice, or the picture's format is
-        unknown or it cannot be written.
+      UserError: not a run, a run given twice, no epoch in any, an unknown format, or the figure
+        cannot be written.
     """
     check_format(output)
     names = distinguishing_names([run.path for run in runs])
-    configs = [run.config() for run in runs]
-    rows = [read_rows(run) for run in runs]
-    save_figure(
-        comparison_figure(dict(zip(names, rows, strict=True)), _common_title(configs)), output
-    )
+    datasets = {_dataset(run.config().dataset) for run in runs}
+    drawn = {}
+    for name, run in zip(names, runs, strict=True):
+        if rows := _read_epochs(run):
+            drawn[name] = rows
+        else:
+            logger.warning("%s has no epoch yet and is left out", run.path)
+    if not drawn:
+        raise _no_epoch(", ".join(str(run.path) for run in runs))
+    title = f"{len(drawn)} runs" if len(drawn) > 1 else short_name(next(iter(drawn)), 60)
+    if len(datasets) == 1:
+        title += f" on {datasets.pop()}"
+    save_figure(comparison_figure(drawn, title), output)
     return output
 
 
 def check_format(output: Path) -> None:
-    """Checks that a picture's name ends in a known format.
+    """Checks that a figure's suffix is a known format.
 
     Raises:
-      UserError: it does not.
+      UserError: it is not.
     """
     if output.suffix.lower() not in FORMATS:
-        raise UserError(f"output {output}: its name must end in one of {', '.join(FORMATS)}")
+        raise UserError(
+            f"{output}: a figure's name must end in {', '.join(FORMATS)}", field=str(output)
+        )
 
 
-def read_rows(run: RunFolder) -> list[Row]:
-    """The epochs of a run, at least one.
+def _read_epochs(run: RunFolder) -> list[Row]:
+    return read_metrics(run.metrics_file) if run.metrics_file.exists() else []
 
-    Raises:
-      UserError: there is none yet, or the file is damaged.
-    """
-    rows = read_metrics(run.metrics_file) if run.metrics_file.exists() else []
-    if not rows:
-        raise UserError(f"{run.path} has no epoch yet: there is nothing to draw")
-    return rows
+
+def _no_epoch(paths: str) -> UserError:
+    return UserError(f"{paths}: no epoch yet, so nothing to draw", code="missing", field=paths)
 
 
 def run_figure(
     measure: Measure,
     rows: Sequence[Row],
-    config: ConfigDict,
-    reference: Reference | None,
-    title: str | None = None,
+    title: str,
+    num_epochs: int,
+    reference: Reference | None = None,
 ) -> Figure:
-    """One measure of one run: training, test and, where there is one, validation set.
+    """One metric of one run: training, test and, where there is one, validation split.
 
     Args:
       measure: LOSS or ACCURACY.
       rows: the epochs of the run, at least one.
-      config: of the run.
-      reference: drawn behind, up to the last epoch that the run will have.
-      title: one or two lines; None: network, data set and the last epoch's test figure.
+      title: one or two lines.
+      num_epochs: of the whole run.
+      reference: drawn in gray, up to the last epoch of the run.
     """
     figure = Figure(figsize=(6.4, 4.3), dpi=DPI)
     FigureCanvasAgg(figure)
@@ -168,12 +183,12 @@ def run_figure(
             lines.append(_add_line(axes, rows, name, measure, color, marker))
             labels.append(label)
     if reference is not None:
-        end = max(config.num_epochs, last_epoch)
+        end = max(num_epochs, last_epoch)
         ahead = [row for row in reference.rows if row["epoch"] <= end]
         last_epoch = max([last_epoch, *(row["epoch"] for row in ahead)])
         for name in ("train", "test"):
             lines.append(_add_line(axes, ahead, name, measure, GREY, ".", thin=True))
-            labels.append(f"{shortened(reference.name)}, {name}")
+            labels.append(f"{short_name(reference.name)}, {name}")
     _finish_axes(axes, measure, last_epoch)
     legend = axes.legend(
         lines,
@@ -184,28 +199,19 @@ def run_figure(
         handlelength=3,
     )
     set_labels(legend, labels)
-    title = title or _run_title(measure, rows[-1], config)
     fitting = min(1.0, _TITLE_LENGTH / max(map(len, title.splitlines())))
     axes.set_title(title, fontsize=FONT * fitting, loc="left", parse_math=False)
     return figure
 
 
-def _run_title(measure: Measure, row: Row, config: ConfigDict) -> str:
-    value = row.get(f"test_{measure.field}")
-    return (
-        f"{shortened(_model(config))} on {shortened(_dataset(config))}\n"
-        f"test {measure.field} {measure.in_words(value)} after epoch {row['epoch']}"
-    )
-
-
 def comparison_figure(runs: Mapping[str, Sequence[Row]], title: str) -> Figure:
-    """Loss and accuracy of several runs side by side, a colour and a marker each.
+    """Loss and accuracy of several runs side by side, a color and a marker for each.
 
     Args:
       runs: name for the legend -> epochs, at least one each.
-      title: of the whole figure.
+      title: of the figure.
     """
-    labels = [*(shortened(name, 60) for name in runs), "test", "train"]
+    labels = [*(short_name(name, 60) for name in runs), "test", "train"]
     columns = max(1, min(len(labels), 110 // (max(map(len, labels)) + 8)))
     height = 4.4 + 0.25 * math.ceil(len(labels) / columns)
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08)
@@ -238,7 +244,7 @@ def comparison_figure(runs: Mapping[str, Sequence[Row]], title: str) -> Figure:
 
 
 def distinguishing_names(paths: Sequence[Path]) -> list[str]:
-    """The shortest ends of paths that differ: runs/a/seed0 and runs/b/seed0 -> a/seed0, b/seed0.
+    """The shortest distinct ends of paths: runs/a/seed0 and runs/b/seed0 -> a/seed0, b/seed0.
 
     Raises:
       UserError: two paths are the same.
@@ -248,7 +254,7 @@ def distinguishing_names(paths: Sequence[Path]) -> list[str]:
     for i, own in enumerate(parts):
         others = parts[:i] + parts[i + 1 :]
         if own in others:
-            raise UserError(f"{paths[i]} is given twice")
+            raise UserError(f"{paths[i]} is given twice", code="conflict", field=str(paths[i]))
         length = 1
         while any(own[-length:] == other[-length:] for other in others):
             length += 1
@@ -265,10 +271,10 @@ def _add_line(
     marker: str,
     thin: bool = False,
 ) -> Line2D:
-    """Draws a field of the rows; a value that was not finite leaves a gap."""
+    """Draws a metric of the rows; a value that was not finite leaves a gap."""
     raw = [row.get(f"{name}_{measure.field}") for row in rows]
     values = np.array([math.nan if v is None else v * measure.scale for v in raw])
-    # A point between two gaps has no line of its own: it always has its marker.
+    # A point between two gaps has no line, so it always gets a marker.
     gap = np.isnan(np.concatenate([[math.nan], values, [math.nan]]))
     marked = gap[:-2] & gap[2:]
     if not thin:
@@ -290,7 +296,7 @@ def _add_line(
 
 
 def _finish_axes(axes: Axes, measure: Measure, last_epoch: int) -> None:
-    """Ranges, ticks, labels and grid; after the lines."""
+    """Sets ranges, ticks, labels and grid, once the lines are drawn."""
     if last_epoch == 1:
         axes.set_xlim(0.5, 1.5)
     else:
@@ -303,18 +309,18 @@ def _finish_axes(axes: Axes, measure: Measure, last_epoch: int) -> None:
         axes.set_ylim(0, _loss_top(values))
     else:
         bottom, top = _accuracy_range(values)
-        axes.set_ylim(bottom, top + 0.015 * (top - bottom))  # a line at 100% in full
+        axes.set_ylim(bottom, top + 0.015 * (top - bottom))  # so that a line at 100% shows
     style_axes(axes, "epoch", measure.axis)
 
 
 def _loss_top(values: np.ndarray) -> float:
-    """Just above the highest loss; a few spikes far above all others leave the picture."""
+    """Just above the highest loss, except that a few spikes far above the rest are cut off."""
     usual = values[values <= 5 * np.percentile(values, 90)] if values.size else values
     return 1.06 * float(usual.max(initial=0)) or 1.0
 
 
 def _accuracy_range(values: np.ndarray) -> tuple[float, float]:
-    """Tens around the accuracies in percent; up to 100 where that is not mostly empty."""
+    """Multiples of 10 around accuracies in percent; up to 100 unless that is mostly empty."""
     if not values.size:
         return 0.0, 100.0
     bottom = max(0.0, 10.0 * math.floor((values.min() - 1) / 10))
@@ -326,25 +332,12 @@ _Corner = Literal["upper right", "lower right", "best"]
 
 
 def _legend_corner(axes: Axes, corner: _Corner) -> _Corner:
-    """The corner where curves leave room as a rule, so that the legend stays; or the best place."""
+    """The usual corner, so that the legend stays put between epochs, or 'best' if it is taken."""
     points = np.concatenate([line.get_xydata() for line in axes.get_lines()])
     x, y = axes.transLimits.transform(points).T  # 0-1 over the axes; a gap compares as False
     near = y > 0.58 if corner.startswith("upper") else y < 0.42
     return "best" if np.any((x > 0.6) & near) else corner
 
 
-def _model(config: ConfigDict) -> str:
-    values = config.to_dict()
-    changed = any(value is not None for value in values["design"].values())
-    return f"{values['model']} (changed)" if changed else values["model"]
-
-
-def _dataset(config: ConfigDict) -> str:
-    dataset: str = config.to_dict()["dataset"]
-    return Path(dataset).name or dataset
-
-
-def _common_title(configs: Sequence[ConfigDict]) -> str:
-    models, datasets = {_model(c) for c in configs}, {_dataset(c) for c in configs}
-    words = [shortened(models.pop())] if len(models) == 1 else [f"{len(configs)} runs"]
-    return " on ".join(words + ([shortened(datasets.pop())] if len(datasets) == 1 else []))
+def _dataset(dataset: str) -> str:
+    return short_name(Path(dataset).name or dataset)

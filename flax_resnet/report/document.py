@@ -1,8 +1,10 @@
-"""What a report is made of, whatever it is written as."""
+"""The parts of a report, independent of its format."""
 
 import dataclasses
 
 from matplotlib.figure import Figure
+
+from flax_resnet.report.table import Table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,30 +15,8 @@ class Paragraph:
 
 
 @dataclasses.dataclass(frozen=True)
-class Table:
-    """A table; columns of numbers stand to the right.
-
-    Attributes:
-      caption: what it shows, one line.
-      header: a name a column, with its unit.
-      rows: as many cells each.
-      text_columns: how many columns from the left hold words; the others hold numbers.
-    """
-
-    caption: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    text_columns: int = 1
-
-    def __post_init__(self) -> None:
-        for row in self.rows:
-            if len(row) != len(self.header):
-                raise ValueError(f"{self.caption}: {len(row)} cells under {len(self.header)} names")
-
-
-@dataclasses.dataclass(frozen=True)
 class Listing:
-    """Text in a monospaced font, its lines kept."""
+    """Preformatted text in a monospaced font."""
 
     caption: str
     text: str
@@ -47,9 +27,9 @@ class Picture:
     """A figure.
 
     Attributes:
-      name: of its files, without ending.
-      caption: one line, that also stands for the picture where it is not seen.
-      figure: what is drawn.
+      name: file name without suffix.
+      caption: one line, the alternative text too.
+      figure: the drawing.
     """
 
     name: str
@@ -62,12 +42,12 @@ Block = Paragraph | Table | Listing | Picture
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """A part of the report.
+    """A section of the report.
 
     Attributes:
-      name: one of SECTION_NAMES, or another word that no other section has.
+      name: unique in the report, the anchor of links to it.
       title: its heading.
-      outcome: what came out, one sentence for the table at the top; '': not listed there.
+      outcome: one sentence for the table at the top; '': not listed there.
       blocks: its content in order.
     """
 

@@ -1,10 +1,11 @@
-"""A report as one HTML page that needs no other file; for the screen, dark or light, and print."""
+"""A report as one self-contained HTML page, for screens (dark or light) and print."""
 
 import base64
 from collections.abc import Mapping, Sequence
-from html import escape
 
-from flax_resnet.report.document import Block, Listing, Paragraph, Picture, Section, Table
+from flax_resnet.report.document import Block, Listing, Paragraph, Picture, Section
+from flax_resnet.report.escape import escape_html
+from flax_resnet.report.table import Table
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c1c1c; --paper: #ffffff; --soft: #5f5f5f;
@@ -41,67 +42,54 @@ pre { font: .72rem/1.35 ui-monospace, monospace; background: var(--shade); paddi
   h2 { break-after: avoid; margin-top: 1.5rem; }
   figure, tr { break-inside: avoid; }
   .wide, pre { overflow: visible; }
-  table { font-size: 8pt; } caption { white-space: nowrap; }
-th, td { padding: .2rem .35rem; }
+  table { font-size: 8pt; }
+  th, td { padding: .2rem .35rem; }
   pre { font-size: 6.5pt; padding: 0; }
 }
 """
 
 
 def to_html(title: str, sections: Sequence[Section], svgs: Mapping[str, bytes]) -> str:
-    """The whole page.
+    """The report as an HTML page.
 
     Args:
       title: its heading.
       sections: in order.
-      svgs: name of a picture -> its SVG file.
+      svgs: name of each picture -> its SVG.
     """
-    links = "".join(f'<li><a href="#{escape(s.name)}">{escape(s.title)}</a></li>' for s in sections)
+    links = "".join(
+        f'<li><a href="#{escape_html(s.name)}">{escape_html(s.title)}</a></li>' for s in sections
+    )
     body = "\n".join(_section(section, svgs) for section in sections)
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
-        f"<h1>{escape(title)}</h1>\n<nav><ul>{links}</ul></nav>\n{body}\n</body>\n</html>\n"
+        f"<title>{escape_html(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+        f"<h1>{escape_html(title)}</h1>\n<nav><ul>{links}</ul></nav>\n{body}\n</body>\n</html>\n"
     )
 
 
 def _section(section: Section, svgs: Mapping[str, bytes]) -> str:
     blocks = "\n".join(_block(block, svgs) for block in section.blocks)
-    heading = f"<h2>{escape(section.title)}</h2>"
-    return f'<section id="{escape(section.name)}">\n{heading}\n{blocks}\n</section>'
+    heading = f"<h2>{escape_html(section.title)}</h2>"
+    return f'<section id="{escape_html(section.name)}">\n{heading}\n{blocks}\n</section>'
 
 
 def _block(block: Block, svgs: Mapping[str, bytes]) -> str:
     if isinstance(block, Paragraph):
-        return f"<p>{escape(block.text)}</p>"
+        return f"<p>{escape_html(block.text)}</p>"
     if isinstance(block, Table):
-        return _table(block)
+        return f'<div class="wide">{block.html()}</div>'
     if isinstance(block, Listing):
-        caption = f'<p class="caption">{escape(block.caption)}</p>'
-        return f"{caption}\n<pre>{escape(block.text)}</pre>"
+        caption = f'<p class="caption">{escape_html(block.caption)}</p>'
+        return f"{caption}\n<pre>{escape_html(block.text)}</pre>"
     return _picture(block, svgs[block.name])
 
 
-def _table(table: Table) -> str:
-    def line(tag: str, cells: Sequence[str]) -> str:
-        return "".join(
-            f"<{tag}{' class=text' if i < table.text_columns else ''}>{escape(cell)}</{tag}>"
-            for i, cell in enumerate(cells)
-        )
-
-    rows = "\n".join(f"<tr>{line('td', row)}</tr>" for row in table.rows)
-    return (
-        f'<div class="wide"><table>\n<caption>{escape(table.caption)}</caption>\n'
-        f"<thead><tr>{line('th', table.header)}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n"
-        "</table></div>"
-    )
-
-
 def _picture(picture: Picture, svg: bytes) -> str:
-    """As an image of its own, so that the names inside several SVGs cannot meet."""
+    """An <img>, so that the ids inside several SVGs cannot clash."""
     source = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
-    caption = escape(picture.caption)
+    caption = escape_html(picture.caption)
     return (
         f'<figure><img src="{source}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
     )

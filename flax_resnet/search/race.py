@@ -1,11 +1,12 @@
-"""Short trainings choose among designs: successive halving.
+"""Successive halving: choosing among designs by short runs.
 
-All designs train a little, the better half goes on from where it stopped, and so on (Jamieson and
-Talwalkar 2016, "Non-stochastic best arm identification", algorithm 1). What ranks them is the
-accuracy on held-out training images: the test images choose nothing.
+All designs train for a few epochs, the better half resumes, and so on (Jamieson and Talwalkar 2016,
+"Non-stochastic best arm identification", algorithm 1). They are ranked by accuracy on held-out
+training images; the test images select nothing.
 """
 
 import dataclasses
+import logging
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,20 +17,22 @@ from ml_collections import ConfigDict
 from flax_resnet.data.load import load_dataset
 from flax_resnet.process.errors import UserError
 from flax_resnet.process.signals import StopRequest
+from flax_resnet.report.table import Table
 from flax_resnet.runs.folder import RunFolder
 from flax_resnet.runs.metrics_log import read_metrics
 from flax_resnet.search.config import with_design
-from flax_resnet.search.space import Candidate, ImageShape, describe, listed, shortened
+from flax_resnet.search.space import Candidate, ImageShape, describe, listed, per_stage
 from flax_resnet.training.loop import train_and_evaluate
 
-Log = Callable[[str], None]
+logger = logging.getLogger(__name__)
 
-VALIDATION_SHARE = 0.1  # of the training images, where the config holds none out
+VALIDATION_SHARE = 0.1  # of the training images, if the config holds none out
+TIE = 2.0  # standard errors of a difference that is a tie: about 95% confidence
 
 
 @dataclasses.dataclass(frozen=True)
 class Round:
-    """Attributes: how many designs train, and the epoch that they reach."""
+    """How many designs train, and up to which epoch."""
 
     num_designs: int
     until_epoch: int
@@ -37,15 +40,15 @@ class Round:
 
 @dataclasses.dataclass(frozen=True)
 class Standing:
-    """Where a design stands.
+    """A design's result.
 
     Attributes:
-      row: its number in the table it comes from.
+      row: its number in the table of designs.
       candidate: the design.
       workdir: folder of its run.
       epoch: the last epoch that counts.
-      val_accuracy: the highest after any epoch up to there, 0-1.
-      seconds: training time up to there.
+      val_accuracy: the highest after any epoch up to `epoch`, 0-1.
+      seconds: training time up to `epoch`.
     """
 
     row: int
@@ -61,8 +64,8 @@ class RaceOutcome:
     """How a race ended.
 
     Attributes:
-      signum: the signal that stopped it; None: it is finished.
-      standings: best first: the last round's, then those left behind by the round before, ...
+      signum: the signal that stopped it; None: it finished.
+      standings: best first: the last round's, then those eliminated in the round before, ...
     """
 
     signum: int | None
@@ -70,7 +73,7 @@ class RaceOutcome:
 
 
 def plan_rounds(num_designs: int, num_epochs: int) -> list[Round]:
-    """Halves the designs (rounded up) and doubles the epochs until two or fewer are left.
+    """Halves the designs (rounding up) and doubles the epochs until at most two are left.
 
     Raises:
       UserError: too few epochs for so many rounds.
@@ -81,8 +84,9 @@ def plan_rounds(num_designs: int, num_epochs: int) -> list[Round]:
     last = len(sizes) - 1
     if num_epochs < 2**last:
         raise UserError(
-            f"{num_designs} designs need {len(sizes)} rounds, each of twice the epochs: "
-            f"--epochs is {num_epochs}, and must be at least {2**last}"
+            f"{num_designs} designs race in {len(sizes)} rounds, each twice as long as the one "
+            f"before: --epochs must be at least {2**last}, not {num_epochs}",
+            field="--epochs",
         )
     return [Round(size, num_epochs // 2 ** (last - i)) for i, size in enumerate(sizes)]
 
@@ -90,18 +94,18 @@ def plan_rounds(num_designs: int, num_epochs: int) -> list[Round]:
 def contenders_config(
     config: ConfigDict, num_designs: int, num_classes: int, image_shape: ImageShape
 ) -> ConfigDict:
-    """The config that all contenders share: with a validation split, without a reference log.
+    """The config shared by all designs of a race, with a validation split and no reference log.
 
     Args:
-      config: the recipe, with the race's number of epochs and of images.
+      config: the recipe, with the race's number of epochs and images.
       num_designs: how many will race.
-      num_classes: that the designs were counted for.
+      num_classes: what the designs' parameters were counted for.
       image_shape: (height, width, channels), likewise.
 
     Raises:
-      UserError: too few epochs, or the images are not those that the designs were counted for.
+      UserError: too few epochs, or the data set has other classes or image shapes.
     """
-    plan_rounds(num_designs, config.num_epochs)  # before the images, whose loading may take long
+    plan_rounds(num_designs, config.num_epochs)  # first: loading images may take long
     dataset = load_dataset(
         config.dataset,
         data_dir=config.data_dir,
@@ -111,9 +115,10 @@ def contenders_config(
     found = dataset.num_classes, dataset.image_shape
     if found != (num_classes, image_shape):
         raise UserError(
-            f"config.dataset={config.dataset!r} has {found[0]} classes of {found[1]} images, and "
-            f"the designs are counted for {num_classes} of {image_shape}: give --classes and "
-            "--image-size"
+            f"{config.dataset} has {found[0]} classes of images {found[1]}, but the designs are "
+            f"for {num_classes} of {image_shape}: set --classes and --image-size",
+            code="conflict",
+            field="config.dataset",
         )
     changed = config.copy_and_resolve_references()
     changed.reference_log = None
@@ -129,19 +134,19 @@ def race(
     out: Path,
     *,
     devices: Sequence[Any] | None = None,
-    log: Log = print,
+    train: Callable[..., Any] = train_and_evaluate,
 ) -> RaceOutcome:
-    """Trains the designs round by round; again after a stop, it goes on where it was.
+    """Trains the designs round by round; called again after a stop, it resumes.
 
     Args:
-      candidates: (row number, design), the likeliest first: equals keep their order.
-      config: of all contenders but for the design; with a validation split.
+      candidates: (row number, design); the order breaks ties.
+      config: as from contenders_config.
       out: gets a run folder for each design.
       devices: jax.Devices to share each batch; None: all local ones.
-      log: takes the lines for people.
+      train: trains one run, with the arguments of train_and_evaluate.
 
     Raises:
-      UserError: anything the user can put right.
+      UserError: a run cannot be trained.
     """
     rounds = plan_rounds(len(candidates), config.num_epochs)
     running, behind = list(candidates), []
@@ -149,15 +154,19 @@ def race(
     with StopRequest().listening() as stop:
         for number, this_round in enumerate(rounds, start=1):
             running = running[: this_round.num_designs]
-            log(
-                f"round {number} of {len(rounds)}: {len(running)} designs up to epoch "
-                f"{this_round.until_epoch} of {config.num_epochs}"
+            logger.info(
+                "round %d of %d: %d designs up to epoch %d of %d",
+                number,
+                len(rounds),
+                len(running),
+                this_round.until_epoch,
+                config.num_epochs,
             )
             standings = []
             for row, candidate in running:
-                log(f"row {row}: {describe(candidate.design)}")
+                logger.info("row %d: %s", row, describe(candidate.design))
                 workdir = out / folder_name(candidate)
-                train_and_evaluate(
+                train(
                     with_design(config, candidate.design),
                     workdir,
                     devices=devices,
@@ -172,18 +181,18 @@ def race(
             if number < len(rounds):
                 left = rounds[number].num_designs
                 behind = standings[left:] + behind
-                log(format_standings(standings, config.validation_split))
+                logger.info("%s", format_standings(standings, config.validation_split))
     return RaceOutcome(None, tuple(standings + behind))
 
 
 def folder_name(candidate: Candidate) -> str:
-    """Such as b4-4-3_c64-128-256_f3_k1_p0: a design's run is found again by it."""
+    """The same for the same design, so that its run can resume: b4-4-3_c64-128-256_f3_k1_p0."""
     design = candidate.design
     parts = {
         "b": listed(design.stage_sizes),
         "c": listed(design.stage_channels),
-        "f": shortened(design.kernel_sizes),
-        "k": shortened(design.shortcut_kernels),
+        "f": per_stage(design.kernel_sizes),
+        "k": per_stage(design.shortcut_kernels),
         "p": str(design.pool_size or 0),
     }
     kinds = [kind for kind in (design.block, design.shortcut) if kind not in _USUAL_KINDS]
@@ -194,26 +203,54 @@ _USUAL_KINDS = ("basic", "projection")
 
 
 def format_standings(standings: Sequence[Standing], num_images: int) -> str:
-    """A line a design, best first, and how far chance alone can carry them apart."""
-    lines = [f"{'place':>5}  {'row':>4}  {'validation':>10}  {'epoch':>5}  {'time':>8}  design"]
-    for place, standing in enumerate(standings, start=1):
-        lines.append(
-            f"{place:>5}  {standing.row:>4}  {standing.val_accuracy:>10.2%}  "
-            f"{standing.epoch:>5}  {standing.seconds:>6.0f} s  "
-            f"{describe(standing.candidate.design)}; {standing.candidate.params:,} parameters"
-        )
-    best = standings[0].val_accuracy
-    # The standard error of a share p of n images.
-    error = math.sqrt(best * (1 - best) / num_images)
-    lines.append(
-        f"standard error of an accuracy over {num_images:,} validation images: {100 * error:.2f} "
-        "points, the chance of initial weights and order not included"
+    """A table, best first, and whether the first place is decided.
+
+    Args:
+      standings: best first.
+      num_images: of the validation split.
+    """
+    table = Table(
+        ("place", "row", "validation", "epoch", "time", "design"),
+        [
+            (
+                str(place),
+                str(one.row),
+                f"{one.val_accuracy:.2%}",
+                str(one.epoch),
+                f"{one.seconds:.0f} s",
+                f"{describe(one.candidate.design)}; {one.candidate.params:,} parameters",
+            )
+            for place, one in enumerate(standings, start=1)
+        ],
+        "rrrrrl",
     )
-    return "\n".join(lines)
+    first, tied = standings[0].row, ", ".join(str(s.row) for s in ties(standings, num_images))
+    verdict = f"Rows tied with row {first}: {tied}" if tied else f"No row is tied with row {first}"
+    return (
+        f"{table.text()}\n{verdict} (a tie: within {TIE:g} standard errors of the difference over "
+        f"{num_images:,} validation images; one run each, so initialization and data order add to "
+        "the error)."
+    )
+
+
+def ties(standings: Sequence[Standing], num_images: int) -> list[Standing]:
+    """Those of the winner's epoch that chance alone can separate from it.
+
+    The standard error is that of the difference of two binomial proportions over `num_images`
+    images each, taken as independent.
+    """
+    best = standings[0]
+    tied = []
+    for one in standings[1:]:
+        variances = (a * (1 - a) / num_images for a in (best.val_accuracy, one.val_accuracy))
+        difference = best.val_accuracy - one.val_accuracy
+        if one.epoch == best.epoch and difference <= TIE * math.sqrt(sum(variances)):
+            tied.append(one)
+    return tied
 
 
 def _standing(row: int, candidate: Candidate, workdir: Path, epoch: int) -> Standing:
-    # A run may be further than this round, from an earlier race: what comes later does not count.
+    # A run may be further along, from an earlier race: its later epochs do not count.
     rows = [r for r in read_metrics(RunFolder(workdir).metrics_file) if r["epoch"] <= epoch]
     return Standing(
         row,

@@ -10,9 +10,9 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from flax_resnet.__main__ import main
+from flax_resnet.__main__ import COMMANDS, main
 from flax_resnet.data.load import load_dataset
-from flax_resnet.inference.model import load_trained
+from flax_resnet.inference.model import Model, load
 from flax_resnet.runs.metrics_log import read_metrics
 from tests.conftest import ROOT
 
@@ -64,6 +64,35 @@ def test_predict_prints_class_names_with_probabilities(tiny_run, digit, capsys):
     assert sum(probabilities) == pytest.approx(1, abs=1e-5)
 
 
+def test_predict_fits_files_to_the_runs_height_and_width(wide_run, tmp_path, capsys):
+    images = np.load(wide_run.parent / "wide.npz")["x_test"][:2]
+    paths = [str(tmp_path / f"{i}.png") for i in range(2)]
+    for path, image in zip(paths, images, strict=True):
+        Image.fromarray(image).save(path)
+    assert main(["predict", "--workdir", str(wide_run), *paths, "--json"]) == 0
+    answers = [json.loads(line)["predictions"] for line in capsys.readouterr().out.splitlines()]
+    for answer, expected in zip(answers, load(wide_run).probabilities(images), strict=True):
+        assert {p["class"]: p["probability"] for p in answer} == pytest.approx(
+            dict(zip(load(wide_run).class_names, expected.tolist(), strict=True)), rel=1e-5
+        )
+
+
+def test_predict_takes_a_dispatch_a_batch(tiny_run, digit, capsys, monkeypatch):
+    batches = []
+    monkeypatch.setattr(
+        Model, "probabilities", lambda self, x: batches.append(len(x)) or np.ones((len(x), 10)) / 10
+    )
+    assert main(["predict", "--workdir", str(tiny_run), *[str(digit)] * 50, "--json"]) == 0
+    assert batches == [40, 10] and len(capsys.readouterr().out.splitlines()) == 50
+
+
+@pytest.mark.parametrize("top", ["0", "-1", "x", "1.5"])
+def test_predict_refuses_a_top_that_is_no_positive_integer(tiny_run, digit, top, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["predict", "--workdir", str(tiny_run), str(digit), "--top", top])
+    assert stopped.value.code == 2 and "--top" in capsys.readouterr().err
+
+
 def test_predict_answers_the_other_files_when_one_is_bad(tiny_run, digit, tmp_path, capsys):
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"no image")
@@ -77,7 +106,7 @@ def test_export_writes_the_weights_under_flat_names(tiny_run, tmp_path, capsys):
     output = tmp_path / "weights.safetensors"
     assert main(["export", "--workdir", str(tiny_run), "--output", str(output)]) == 0
     arrays = load_file(output)
-    trained = load_trained(tiny_run)
+    trained = load(tiny_run)
     np.testing.assert_array_equal(
         arrays["params/head/kernel"], trained.variables["params"]["head"]["kernel"]
     )
@@ -104,16 +133,25 @@ def test_a_damaged_config_is_named(tiny_run, tmp_path, capsys):
     assert "config.json" in capsys.readouterr().err
 
 
-def test_help_needs_no_jax():
+@pytest.mark.parametrize("command", [None, "train", "summary", "evaluate", "predict", "export"])
+def test_help_needs_no_jax(command):
+    arguments = ["--help"] if command is None else [command, "--help"]
     code = (
-        "import sys; sys.argv = ['flax_resnet', '--help']\n"
+        f"import sys; sys.argv = ['flax_resnet', *{arguments}]\n"
         "import runpy\n"
         "try: runpy.run_module('flax_resnet', run_name='__main__')\n"
         "except SystemExit as e: assert e.code == 0\n"
-        "assert 'jax' not in sys.modules"
+        "assert 'jax' not in sys.modules and 'numpy' not in sys.modules"
     )
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    for command in ("summary", "design", "evaluate", "predict", "plot", "export", "paper"):
-        assert command in result.stdout
+    assert all(name in result.stdout for name in ([command] if command else COMMANDS))
+
+
+def test_train_is_a_command(tmp_path, capsys):
+    config = tmp_path / "bad.py"
+    config.write_text("def get_config(): pass")
+    workdir = tmp_path / "run"
+    assert main(["train", "--config", str(config), "--workdir", str(workdir)]) == 2
+    assert str(config) in capsys.readouterr().err and not workdir.exists()

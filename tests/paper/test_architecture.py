@@ -35,8 +35,9 @@ def test_revised_network_is_that_of_figure_4():
     assert [len(stage) for stage in architecture.stages] == [1, 1, 1, 1]
     assert [block.shortcut for block in blocks] == ["identity", *["projection"] * 3]
     assert [b.text for b in blocks[1].branch] == [
-        "3x3 conv, 128, stride 2", "3x3 conv, 128, stride 1",
-    ]  # fmt: skip
+        "3x3 conv, 128, stride 2",
+        "3x3 conv, 128, stride 1",
+    ]
     assert blocks[1].projection is not None
     assert blocks[1].projection.text == "1x1 conv, 128, stride 2"
     assert [box.text for box in architecture.head] == ["average pool, 4x4", "linear, 512 to 10"]
@@ -46,9 +47,8 @@ def test_revised_network_is_that_of_figure_4():
 def test_blocks_alike_are_drawn_once():
     first, second = read(dataclasses.replace(TINY, stage_sizes=(3, 3))).stages
     assert [block.repeats for block in first] == [3]
-    assert [(block.shortcut, block.repeats) for block in second] == [
-        ("projection", 1), ("identity", 2),
-    ]  # fmt: skip
+    kinds = [(block.shortcut, block.repeats) for block in second]
+    assert kinds == [("projection", 1), ("identity", 2)]
 
 
 @pytest.mark.parametrize(

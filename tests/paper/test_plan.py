@@ -62,14 +62,10 @@ def test_a_users_change_reaches_every_run():
 
 
 @pytest.mark.parametrize(
-    ("override", "words"),
-    [
-        ("--config.seed=3", "give --seeds N"),
-        ("--config.train_images=3", "give --train-images N"),
-        ("--config.optimizer=adamw", "every section has its own"),
-        ("--config.batch_sze=3", "did you mean config.batch_size"),
-    ],
+    "override", ["--config.seed=3", "--config.train_images=3", "--config.optimizer=adamw"]
 )
-def test_a_field_of_the_plan_cannot_be_changed(override: str, words: str):
-    with pytest.raises(UserError, match=words):
+def test_a_field_of_the_plan_cannot_be_changed(override: str):
+    with pytest.raises(UserError) as caught:
         load_run_config(seed_run(0), [override])
+    assert caught.value.code == "conflict"
+    assert caught.value.field == override.removeprefix("--").partition("=")[0]

@@ -1,24 +1,23 @@
-"""The whole command at its smallest: nine real trainings of an epoch, and the report of them."""
+"""The whole command: a report from written runs, one real run, and stops with a stub."""
 
-import os
 import re
 import signal
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 from matplotlib.image import imread
+from ml_collections import ConfigDict
 
 from flax_resnet.__main__ import main
-from flax_resnet.report.document import Listing, Paragraph, Section, Table
-from flax_resnet.report.html import to_html
-from flax_resnet.report.markdown import to_markdown
+from flax_resnet.paper import SECTION_NAMES, training
+from flax_resnet.paper.plan import planned_runs, seed_run
 from flax_resnet.runs.metrics_log import read_metrics
-from flax_resnet.training.hooks import Bar
+from flax_resnet.training.loop import Outcome
+from tests.paper_runs import make_rows, write_run
 
-SMALL = [
-    "--train-images=64",
-    "--test-images=40",
+OVERRIDES = [
     "--config.dataset=digits",
     "--config.batch_size=32",
     "--config.eval_batch_size=40",
@@ -29,19 +28,47 @@ SMALL = [
     "--config.design.shortcut_kernels=(1,)",
     "--config.design.pool_size=0",
 ]
-RUNS = {
-    "revised_adam_seed0", "revised_adam_seed1", "revised_sgd", "revised_momentum",
-    "revised_nesterov", "plain20", "plain56", "resnet20", "resnet56",
-}  # fmt: skip
+SMALL = ["--train-images=64", "--test-images=40", *OVERRIDES]
+HEADINGS = (
+    "At a glance",
+    "Figure 1",
+    "Figure 3",
+    "Figure 4",
+    "Figures 5 and 6",
+    "Optimizers",
+    "Results",
+    "Design space",
+    "How this was made",
+)
+COUNTS = (
+    "4,903,242",
+    "6,279,498",
+    "4,968,778",
+    "11,173,962",
+    "11,689,512",
+    "21,797,672",
+    "25,557,032",
+    "44,549,160",
+    "60,192,808",
+    "90.84%",
+    "98.38%",
+)
 FIGURES = ("figure1", "figure4", "figure5", "figure6", "optimizers", "design")
 
 
 @pytest.fixture(scope="module")
 def reproduction(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a complete report; not to be changed."""
+    """The folder of a complete report on reduced runs; not to be changed."""
     out = tmp_path_factory.mktemp("paper")
-    assert main(["paper", "--epochs=1", "--seeds=2", f"--out={out}", *SMALL]) == 0
+    for i, run in enumerate(planned_runs(SECTION_NAMES, 2)):
+        accuracies = [0.95 - 0.05 * i]
+        write_run(out / "runs", run, make_rows(accuracies, accuracies), OVERRIDES)
+    assert main(["paper", "--report-only", "--seeds=2", f"--out={out}", *SMALL]) == 0
     return out
+
+
+def read_report(out: Path) -> str:
+    return (out / "report.md").read_text().replace("\\", "")
 
 
 def svg_text(path: Path) -> str:
@@ -49,26 +76,12 @@ def svg_text(path: Path) -> str:
     return " ".join(re.findall(r"<!-- (.*?) -->", path.read_text()))
 
 
-def test_everything_is_trained_once(reproduction: Path):
-    runs = reproduction / "runs"
-    assert {path.name for path in runs.iterdir()} == RUNS
-    for name in RUNS:
-        (row,) = read_metrics(runs / name / "metrics.jsonl")
-        assert (row["epoch"], row["step"]) == (1, 2)
-
-
 def test_report_has_every_section_with_its_counts(reproduction: Path):
     for name in ("report.md", "report.html"):
         text = (reproduction / name).read_text().replace("\\", "")
-        for heading in (
-            "At a glance", "Figure 1", "Figure 3", "Figure 4", "Figures 5 and 6", "Optimizers",
-            "Results", "Design space", "How this was made",
-        ):  # fmt: skip
+        for heading in HEADINGS:
             assert heading in text
-        for count in (
-            "4,903,242", "6,279,498", "4,968,778", "11,173,962", "11,689,512", "21,797,672",
-            "25,557,032", "44,549,160", "60,192,808", "90.84%", "98.38%",
-        ):  # fmt: skip
+        for count in COUNTS:
             assert count in text
         assert "digits" in text and "1 of 50" in text and "1 of 164" in text
         assert "Incomplete" not in text
@@ -94,86 +107,87 @@ def test_titles_say_that_the_runs_are_reduced(reproduction: Path):
         assert "digits" in words
 
 
-def test_same_command_trains_nothing_again(reproduction: Path, capsys: pytest.CaptureFixture[str]):
-    before = {p: p.read_bytes() for p in reproduction.rglob("figures/*")}
-    trained = {p: p.stat().st_mtime_ns for p in reproduction.rglob("metrics.jsonl")}
-    assert main(["paper", "--epochs=1", "--seeds=2", f"--out={reproduction}", *SMALL]) == 0
-    assert capsys.readouterr().out.count("is finished") == len(RUNS)
-    assert {p: p.stat().st_mtime_ns for p in reproduction.rglob("metrics.jsonl")} == trained
-    assert {p: p.read_bytes() for p in reproduction.rglob("figures/*")} == before
+def test_reduced_runs_decide_no_claim(reproduction: Path):
+    text = read_report(reproduction)
+    assert "Adam is first to" in text
+    assert "holds" not in text and "does not hold" not in text
 
 
-def test_other_images_are_refused_before_training(
-    reproduction: Path, capsys: pytest.CaptureFixture[str]
-):
-    assert main(["paper", f"--out={reproduction}", *SMALL, "--train-images=48"]) == 2
-    error = capsys.readouterr().err
-    assert "config.train_images=64, and now it is 48" in error and "--out" in error
+def test_report_is_the_same_when_written_again(tmp_path: Path):
+    write_run(tmp_path / "runs", seed_run(0), make_rows([0.5], [0.5]), OVERRIDES)
+    command = ["paper", "--report-only", "--only", "figure5-6", f"--out={tmp_path}", *SMALL]
+    assert main(command) == 0
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*.*")}
+    assert len(before) == 2 + 4 + 4  # reports, figures, the run
+    assert main(command) == 0
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*.*")} == before
 
 
-def test_stopped_command_reports_what_there_is_and_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
-    dispatches = iter(range(1, 10**6))
+def test_one_real_run_is_trained_kept_and_resumed(tmp_path: Path):
+    command = ["paper", "--only", "figure5-6", f"--out={tmp_path}", *SMALL]
+    metrics = tmp_path / "runs" / seed_run(0).name / "metrics.jsonl"
+    assert main([*command, "--epochs=1"]) == 0
+    (first,) = read_metrics(metrics)
+    assert (first["epoch"], first["step"]) == (1, 2)
+    assert "After epoch 1 of 50" in read_report(tmp_path)
+    assert main([*command, "--epochs=1"]) == 0
+    assert main([*command, "--epochs=2", "--train-images=48"]) == 2  # not the same images
+    assert read_metrics(metrics) == [first]
+    assert main([*command, "--epochs=2"]) == 0
+    assert [row["epoch"] for row in read_metrics(metrics)] == [1, 2]
+    assert read_metrics(metrics)[0] == first
 
-    def count_and_stop(*_: object) -> None:
-        if next(dispatches) == 3:  # 2 steps per epoch: in the second epoch
-            os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(Bar, "after_dispatch", count_and_stop)
-    command = ["paper", "--only", "figure5-6", "optimizers", "--epochs=2", f"--out={tmp_path}"]
+def test_stopped_command_reports_what_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    calls = []
+
+    def train(config: ConfigDict, workdir: Path, *, until_epoch: int, stop: Any) -> Outcome:
+        calls.append((workdir.name, until_epoch))
+        if len(calls) == 2:
+            return Outcome(signal.SIGTERM, 0)
+        assert workdir.name == seed_run(0).name
+        (workdir / "machines.json").unlink()
+        workdir.rmdir()
+        write_run(workdir.parent, seed_run(0), make_rows([0.5], [0.5]), OVERRIDES)
+        return Outcome(None, 2)
+
+    monkeypatch.setattr(training, "train_and_evaluate", train)
+    command = ["paper", "--only", "figure5-6", "optimizers", "--epochs=1", f"--out={tmp_path}"]
     assert main([*command, *SMALL]) == 128 + signal.SIGTERM
-    assert "run the same command again to resume" in capsys.readouterr().out
-    report = (tmp_path / "report.md").read_text().replace("\\", "")
-    assert "Incomplete: not trained yet are revised_sgd" in report
+    assert calls == [("revised_adam_seed0", 1), ("revised_sgd", 1)]
+    report = read_report(tmp_path)
+    assert "not trained yet: revised_sgd, revised_momentum, revised_nesterov" in report
     assert "reduced: 1 of 50 epochs" in report
-    monkeypatch.undo()
-    assert main([*command[:3], *command[4:], *SMALL]) == 0
-    output = capsys.readouterr().out
-    assert "run 1 of 1: revised_adam_seed0" in output and "resuming from step" in output
-    report = (tmp_path / "report.md").read_text().replace("\\", "")
-    assert "Incomplete" not in report and "2 of 50" in report
 
 
-def test_report_alone_says_plainly_that_nothing_is_trained(tmp_path: Path):
+def test_report_alone_says_that_nothing_is_trained(tmp_path: Path):
     assert main(["paper", "--only", "figure1", "--report-only", f"--out={tmp_path}"]) == 0
-    report = (tmp_path / "report.md").read_text()
-    assert "Incomplete: not trained yet are plain20, plain56, resnet20, resnet56" in report
+    assert "not trained yet: plain20, plain56, resnet20, resnet56" in read_report(tmp_path)
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--epochs=0"], "--epochs is 0"),
-        (["--train-images=-3"], "--train-images is -3"),
-        (["--config.seed=1"], "give --seeds N"),
-        (["--config.batch_sze=1"], "did you mean config.batch_size"),
-    ],
-)
-def test_bad_argument_is_one_line(
-    arguments: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_names_that_do_not_print_are_escaped(tmp_path: Path):
+    note = "a\x1b<b>"
+    write_run(tmp_path / "runs", seed_run(0), make_rows([0.5], [0.5]), OVERRIDES)
+    command = ["paper", "--report-only", "--only", "figure5-6", "--data-note", note]
+    assert main([*command, f"--out={tmp_path}", *SMALL]) == 0
+    ElementTree.parse(tmp_path / "figures/figure5.svg")
+    for name in ("report.md", "report.html", "figures/figure5.svg"):
+        text = (tmp_path / name).read_text()
+        assert "\x1b" not in text and "x1b" in text
+
+
+@pytest.mark.parametrize("flag", ["--epochs=0", "--train-images=-3", "--seeds=none"])
+def test_bad_number_is_named_with_its_flag(
+    flag: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    assert main(["paper", f"--out={tmp_path}", *arguments]) == 2
-    error = capsys.readouterr().err
-    assert words in error and error.count("\n") == 1
+    with pytest.raises(SystemExit) as ended:
+        main(["paper", f"--out={tmp_path}", flag])
+    assert ended.value.code == 2
+    assert f"argument {flag.partition('=')[0]}:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("override", ["--config.seed=1", "--config.batch_sze=1"])
+def test_bad_override_ends_before_anything_is_written(override: str, tmp_path: Path):
+    assert main(["paper", f"--out={tmp_path}", override]) == 2
     assert not list(tmp_path.iterdir())
-
-
-def test_text_means_itself_in_both_forms():
-    section = Section(
-        "x",
-        "A & B",
-        "",
-        (
-            Paragraph("1 < 2, a|b, *no* `code`"),
-            Table("T", ("k", "v"), (("<i>", "1|2"),)),
-            Listing("L", "a < b\n  c"),
-        ),
-    )
-    page = to_html("T", [section], {})
-    assert "1 &lt; 2" in page and "&lt;i&gt;" in page and "a &lt; b\n  c" in page
-    text = to_markdown("T", [section])
-    assert r"1 \< 2, a\|b, \*no\* \`code\`" in text
-    assert r"| \<i\> | 1\|2 |" in text and "| --- | ---: |" in text
-    assert "a < b\n  c" in text

@@ -1,12 +1,11 @@
 import json
-import shutil
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
-from ml_collections import ConfigDict
 
 from flax_resnet.__main__ import main
 from flax_resnet.config.load import load_config, to_json
@@ -18,11 +17,6 @@ from flax_resnet.runs.metrics_log import Row
 
 ROOT = Path(__file__).parents[2]
 HEADER = "epoch,train_loss,train_accuracy,test_loss,test_accuracy\n"
-
-
-def make_config(**changes: object) -> ConfigDict:
-    overrides = [f"--config.{field}={value}" for field, value in changes.items()]
-    return load_config(ROOT / "configs/revised.py", overrides)
 
 
 def make_rows(epochs: int, sets: tuple[str, ...] = ("train", "test")) -> list[Row]:
@@ -38,7 +32,8 @@ def make_rows(epochs: int, sets: tuple[str, ...] = ("train", "test")) -> list[Ro
 
 def make_run(path: Path, rows: list[Row], **changes: object) -> RunFolder:
     path.mkdir(parents=True)
-    (path / "config.json").write_text(to_json(make_config(**changes)))
+    overrides = [f"--config.{field}={value}" for field, value in changes.items()]
+    (path / "config.json").write_text(to_json(load_config(ROOT / "configs/base.py", overrides)))
     (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return RunFolder(path)
 
@@ -76,46 +71,89 @@ def test_drawing_again_replaces_the_pictures(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("measure", "axis", "title", "values"),
+    ("measure", "axis", "values"),
     [
-        (LOSS, "cross-entropy loss", "test loss 1.0000 after epoch 2", [2.0, 1.0]),
-        (ACCURACY, "accuracy (%)", "test accuracy 75.00% after epoch 2", [50.0, 75.0]),
+        (LOSS, "cross-entropy loss", [2.0, 1.0]),
+        (ACCURACY, "accuracy (%)", [50.0, 75.0]),
     ],
 )
 def test_train_and_test_are_drawn_in_the_axis_unit(
-    measure: Measure, axis: str, title: str, values: list[float]
+    measure: Measure, axis: str, values: list[float]
 ) -> None:
-    figure = plots.run_figure(measure, make_rows(2), make_config(), None)
+    figure = plots.run_figure(measure, make_rows(2), "title", 50)
     (axes,) = figure.axes
     assert legend_of(figure) == ["train", "test"]
     assert drawn(figure) == [values, values]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("epoch", axis)
-    assert axes.get_title(loc="left") == f"revised on cifar10\n{title}"
+    assert axes.get_title(loc="left") == "title"
 
 
 def test_train_and_test_differ_without_colour() -> None:
-    figure = plots.run_figure(LOSS, make_rows(2), make_config(), None)
+    figure = plots.run_figure(LOSS, make_rows(2), "title", 50)
     train, test = figure.axes[0].get_lines()
     assert train.get_marker() != test.get_marker()
     assert (train.is_dashed(), test.is_dashed()) == (True, False)
 
 
-def test_title_says_when_the_design_is_not_the_named_one() -> None:
-    config = make_config(**{"design.stage_sizes": (2, 1, 1, 1), "dataset": "/data/my_$x$.npz"})
-    figure = plots.run_figure(LOSS, make_rows(1), config, None)
-    title = figure.axes[0].get_title(loc="left")
-    assert title.startswith("revised (changed) on my_$x$.npz\n")
+@pytest.fixture
+def saved(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures drawn, in place of files."""
+    figures: list[Figure] = []
+    monkeypatch.setattr(plots, "save_figure", lambda figure, _: figures.append(figure))
+    return figures
+
+
+def test_title_is_the_runs_name_and_its_last_test_result(
+    tmp_path: Path, saved: list[Figure]
+) -> None:
+    run = make_run(tmp_path / "my_$net$", make_rows(2), dataset="/data/my_$x$.npz")
+    plots.draw_run(run, None)
+    assert [figure.axes[0].get_title(loc="left") for figure in saved] == [
+        "my_$net$ on my_$x$.npz\ntest loss 1.0000 after epoch 2",
+        "my_$net$ on my_$x$.npz\ntest accuracy 75.00% after epoch 2",
+    ]
+
+
+def test_title_of_a_run_whose_test_loss_was_not_finite(tmp_path: Path, saved: list[Figure]) -> None:
+    rows = [
+        row | {"test_loss": value} for row, value in zip(make_rows(2), (1e30, None), strict=True)
+    ]
+    plots.draw_run(make_run(tmp_path / "a", rows[:1]), None)
+    plots.draw_run(make_run(tmp_path / "b", rows), None)
+    assert saved[0].axes[0].get_title(loc="left").endswith("test loss 1e+30 after epoch 1")
+    assert saved[2].axes[0].get_title(loc="left").endswith("test loss not finite after epoch 2")
+
+
+def test_reference_is_drawn_only_where_the_config_names_one(
+    tmp_path: Path, saved: list[Figure]
+) -> None:
+    make_run(tmp_path / "revised", make_rows(2), reference_log="paper")
+    make_run(tmp_path / "mine", make_rows(2))
+    for name in ("revised", "mine"):
+        assert main(["plot", "--workdir", str(tmp_path / name)]) == 0
+    assert [len(figure.axes[0].get_lines()) for figure in saved] == [4, 4, 2, 2]
+
+
+def test_names_that_do_not_print_are_drawn_escaped(tmp_path: Path) -> None:
+    name = "a\x1b[31m\udcff"
+    runs = [make_run(tmp_path / name, make_rows(2)), make_run(tmp_path / "b", make_rows(2))]
+    output = tmp_path / "both.svg"
+    plots.draw_comparison(runs, output)
+    ElementTree.parse(output)
+    assert "a\\x1b[31m\\udcff" in output.read_text()
+    plots.draw_comparison(runs[:1], output)
+    ElementTree.parse(output)
 
 
 def test_validation_is_drawn_where_there_is_one() -> None:
-    figure = plots.run_figure(LOSS, make_rows(2, ("train", "test", "val")), make_config(), None)
+    figure = plots.run_figure(LOSS, make_rows(2, ("train", "test", "val")), "title", 50)
     assert legend_of(figure) == ["train", "validation", "test"]
 
 
 @pytest.mark.parametrize("reference_log", [None, "paper"])
 def test_one_epoch_shows_as_points(reference_log: str | None, tmp_path: Path) -> None:
     plots.draw_run(make_run(tmp_path / "run", make_rows(1)), reference_log)
-    figure = plots.run_figure(ACCURACY, make_rows(1), make_config(), None)
+    figure = plots.run_figure(ACCURACY, make_rows(1), "title", 50)
     for line in figure.axes[0].get_lines():
         assert line.get_marker() != "None" and line.get_markevery() == [0]
     figure.draw_without_rendering()
@@ -127,14 +165,13 @@ def test_value_that_was_not_finite_leaves_a_gap() -> None:
     rows = make_rows(40)
     for epoch in (20, 22, 40):
         rows[epoch - 1]["test_loss"] = None
-    figure = plots.run_figure(LOSS, rows, make_config(), None)
+    figure = plots.run_figure(LOSS, rows, "title", 50)
     train, test = figure.axes[0].get_lines()
     gaps = np.flatnonzero(np.isnan(np.asarray(test.get_ydata(), float))) + 1
     assert gaps.tolist() == [20, 22, 40]
     assert np.isfinite(np.asarray(train.get_ydata(), float)).all()
     markevery = test.get_markevery()
     assert isinstance(markevery, list) and 21 - 1 in markevery  # no line reaches epoch 21
-    assert "test loss not finite after epoch 40" in figure.axes[0].get_title(loc="left")
 
 
 def test_run_without_a_finite_value_is_drawn(tmp_path: Path) -> None:
@@ -145,14 +182,12 @@ def test_run_without_a_finite_value_is_drawn(tmp_path: Path) -> None:
 def test_spike_does_not_flatten_the_other_losses() -> None:
     rows = make_rows(30)
     rows[10]["test_loss"] = 1e30
-    figure = plots.run_figure(LOSS, rows, make_config(), None)
+    figure = plots.run_figure(LOSS, rows, "title", 50)
     assert figure.axes[0].get_ylim() == pytest.approx((0, 2.12))
-    figure = plots.run_figure(LOSS, rows[:11], make_config(), None)
-    assert "test loss 1e+30 after" in figure.axes[0].get_title(loc="left")
 
 
 def test_accuracy_axis_ends_at_100_percent() -> None:
-    low, high = plots.run_figure(ACCURACY, make_rows(30), make_config(), None).axes[0].get_ylim()
+    low, high = plots.run_figure(ACCURACY, make_rows(30), "title", 50).axes[0].get_ylim()
     assert low == 40
     assert 100 < high < 101
 
@@ -171,7 +206,7 @@ def test_paper_reference_is_the_authors_run() -> None:
 
 def test_paper_reference_is_drawn_behind() -> None:
     reference = plots.read_reference("paper")
-    figure = plots.run_figure(ACCURACY, make_rows(2), make_config(), reference)
+    figure = plots.run_figure(ACCURACY, make_rows(2), "title", 50, reference)
     assert legend_of(figure) == ["train", "test", "paper, train", "paper, test"]
     own, _, _, paper = figure.axes[0].get_lines()
     assert np.asarray(paper.get_ydata())[-1] == pytest.approx(90.84)
@@ -182,7 +217,7 @@ def test_paper_reference_is_drawn_behind() -> None:
 @pytest.mark.parametrize(("epochs", "last"), [(3, 5), (7, 7), (60, 50)])
 def test_reference_is_drawn_as_far_as_the_run_will_go(epochs: int, last: int) -> None:
     reference = plots.read_reference("paper")
-    figure = plots.run_figure(LOSS, make_rows(epochs), make_config(num_epochs=5), reference)
+    figure = plots.run_figure(LOSS, make_rows(epochs), "title", 5, reference)
     assert np.asarray(figure.axes[0].get_lines()[-1].get_xdata())[-1] == last
 
 
@@ -190,7 +225,7 @@ def test_reference_file_is_named_after_itself(tmp_path: Path) -> None:
     path = tmp_path / "_other.csv"
     path.write_text("\ufeff" + HEADER + "1, 1.5, 40, 1.4, 45\r\n", encoding="utf-8")
     reference = plots.read_reference(str(path))
-    figure = plots.run_figure(LOSS, make_rows(2), make_config(), reference)
+    figure = plots.run_figure(LOSS, make_rows(2), "title", 50, reference)
     assert legend_of(figure)[-1] == "_other, test"
     assert reference.rows[0]["test_accuracy"] == 0.45
 
@@ -242,8 +277,9 @@ def test_names_are_the_shortest_that_differ(paths: list[str], names: list[str]) 
 
 
 def test_run_given_twice_is_refused() -> None:
-    with pytest.raises(UserError, match="given twice"):
+    with pytest.raises(UserError) as caught:
         plots.distinguishing_names([Path("runs/a"), Path("runs/b/../a")])
+    assert caught.value.code == "conflict"
 
 
 def test_comparison_has_both_measures_of_every_run() -> None:
@@ -271,13 +307,8 @@ def test_comparison_is_written_in_the_format_of_its_name(
     assert output.read_bytes().startswith(start)
 
 
-def test_command_redraws_a_real_run(
-    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = tmp_path / "run"
-    run.mkdir()
-    for name in ("config.json", "metrics.jsonl"):
-        shutil.copy(tiny_run / name, run)
+def test_command_redraws_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path / "run", make_rows(2)).path
     assert main(["plot", "--workdir", str(run)]) == 0
     paths = capsys.readouterr().out.split()
     assert paths == [str(run / "loss.png"), str(run / "accuracy.png")]
@@ -303,29 +334,52 @@ def test_command_draws_one_run_into_a_given_file(tmp_path: Path) -> None:
     assert output.exists() and not (tmp_path / "a/loss.png").exists()
 
 
+def test_run_without_an_epoch_is_named_and_the_others_are_drawn(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, saved: list[Figure]
+) -> None:
+    runs = [make_run(tmp_path / name, make_rows(2)) for name in ("a", "b")]
+    runs.insert(1, make_run(tmp_path / "young", []))
+    plots.draw_comparison(runs, tmp_path / "x.png")
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path / 'young'} has no epoch yet and is left out"
+    ]
+    assert legend_of(saved[0])[:2] == ["a", "b"]
+    assert saved[0].get_suptitle() == "2 runs on cifar10"
+
+
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("names", "output", "code", "field"),
     [
-        (["nothing"], "is not the folder of a run"),
-        (["good", "nothing"], "is not the folder of a run"),
-        (["young"], "has no epoch yet"),
-        (["good", "young"], "has no epoch yet"),
-        (["good", "good"], "given twice"),
-        (["good", "--output", "good.jpg"], "one of .png, .svg, .pdf"),
-        (["good", "--output", "missing/good.png"], "cannot be written"),
+        (["young"], "x.png", "missing", "young"),
+        (["good"], "good.jpg", "invalid", "good.jpg"),
+        (["good", "good"], "x.png", "conflict", "good"),
     ],
 )
-def test_command_explains_what_it_cannot_draw(
+def test_what_cannot_be_drawn_is_refused(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    arguments: list[str],
-    words: str,
+    names: list[str],
+    output: str,
+    code: str,
+    field: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_run(Path("good"), make_rows(2))
+    young = make_run(Path("young"), [])
+    with pytest.raises(UserError) as caught:
+        plots.draw_comparison([RunFolder(name) for name in names], Path(output))
+    assert (caught.value.code, caught.value.field) == (code, field)
+    with pytest.raises(UserError) as caught:
+        plots.draw_run(young, None)
+    assert (caught.value.code, caught.value.field) == ("missing", "young")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["nothing"], ["good", "nothing"], ["good", "--output", "missing/good.png"]]
+)
+def test_command_that_cannot_draw_ends_with_code_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     make_run(tmp_path / "good", make_rows(2))
-    make_run(tmp_path / "young", [])
     assert main(["plot", "--workdir", *arguments]) == 2
-    captured = capsys.readouterr()
-    assert captured.err.startswith("error: ") and words in captured.err
-    assert captured.out == ""

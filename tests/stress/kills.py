@@ -35,16 +35,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         expected = []
-        for steps, every in DISPATCHES:
-            changes = settings(args.epochs, steps, every)
-            whole = folder / f"whole{steps}"
-            process = trainings.start(whole, folder / "cache", **changes)
-            output, _ = process.communicate()
-            assert process.returncode == 0, output
-            expected.append((changes, trainings.everything_saved(whole)))
-        start_up = seconds_to_first_step(folder / "timed", folder / "cache", expected[0][0])
+        start_up = None
         while kills < args.count and tally.in_time:
-            changes, whole_run = expected[runs % len(expected)]
+            if runs < len(DISPATCHES):
+                changes = settings(args.epochs, *DISPATCHES[runs])
+                whole = folder / f"whole{runs}"
+                process = trainings.start(whole, folder / "cache", **changes)
+                output, _ = process.communicate()
+                assert process.returncode == 0, output
+                expected.append((changes, trainings.everything_saved(whole)))
+            changes, whole_run = expected[runs % len(DISPATCHES)]
+            if start_up is None:
+                start_up = seconds_to_first_step(folder / "timed", folder / "cache", changes)
             workdir = folder / f"run{runs}"
             runs += 1
             begin = time.monotonic()

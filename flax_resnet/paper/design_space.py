@@ -1,9 +1,10 @@
-"""The design space of Figure 4(a) under the paper's budget, of which its network is one point."""
+"""The design space of Figure 4(a) within the paper's budget, and its network's place in it."""
 
-from flax_resnet.report.document import Paragraph, Picture, Section, Table
+from flax_resnet.report.document import Paragraph, Picture, Section
+from flax_resnet.report.table import Table
 from flax_resnet.search.plot import design_figure
+from flax_resnet.search.published import PUBLISHED
 from flax_resnet.search.space import (
-    KNOWN,
     PAPER_DESIGN,
     TASK_PARAMS,
     Candidate,
@@ -17,7 +18,7 @@ TOP = 10  # designs in the table
 
 
 def design_section() -> Section:
-    """How many designs fit, those with the most computation, and the paper's place."""
+    """How many designs fit, those with the most multiply-adds, and the paper's rank."""
     space = Space()
     candidates = explore(space, TASK_PARAMS)
     places = [c.design for c in candidates]
@@ -25,22 +26,20 @@ def design_section() -> Section:
     shown = list(enumerate(candidates[:TOP], start=1))
     if place is not None and place > TOP:
         shown.append((place, candidates[place - 1]))
-    rows = tuple(_row(number, candidate) for number, candidate in shown)
-    where = f"the paper's design is number {place:,}" if place else "the paper's is not among them"
+    where = f"the paper's design ranks {place:,}" if place else "the paper's is not among them"
     outcome = (
         f"{len(candidates):,} of {space.size():,} designs have at most {TASK_PARAMS:,} parameters; "
-        f"by multiply-adds {where}."
+        f"by multiply-adds, {where}."
     )
     text = (
-        "Designs with N = 3 or 4 residual layers of 1 to 4 blocks (B), channels (C) that double "
-        "from layer to layer, 3x3 kernels (F), shortcuts with 1x1 or 3x3 kernels (K), and an "
-        "average pool (P) over the whole map. Most multiply-adds first: the most computation that "
-        "the budget buys. python -m flax_resnet design has every range as an option."
+        "Designs with N = 3 or 4 stages of 1 to 4 blocks (B), channels (C) that double from stage "
+        "to stage, 3x3 kernels (F), 1x1 or 3x3 shortcut kernels (K), and an average pool (P) over "
+        "the whole feature map, ranked by multiply-adds: the most computation within the budget. "
+        "python -m flax_resnet design searches other ranges."
     )
-    answers = tuple(
-        (k.name, k.params_words, f"{k.accuracy:.2%}", describe(k.design) if k.design else "-")
-        for k in KNOWN
-    )
+    published = [
+        (p.name, describe(p.design), f"{p.cost.params:,}", f"{p.accuracy:.2%}") for p in PUBLISHED
+    ]
     figure = design_figure(candidates, TASK_PARAMS)
     caption = f"Parameters and multiply-adds of the {len(candidates):,} designs"
     return Section(
@@ -50,17 +49,17 @@ def design_section() -> Section:
         (
             Paragraph(text),
             Table(
-                f"The first {TOP} by multiply-adds, and the paper's",
                 ("rank", "design", "parameters", "multiply-adds (10^9)", "depth"),
-                rows,
-                text_columns=2,
+                [_row(number, candidate) for number, candidate in shown],
+                "rlrrr",
+                caption=f"The top {TOP} by multiply-adds, and the paper's",
             ),
             Picture("design", caption, figure),
             Table(
-                "Public answers to the same task, figures as their authors give them",
-                ("who", "design", "parameters", "test accuracy"),
-                tuple((who, design, params, best) for who, params, best, design in answers),
-                text_columns=2,
+                ("source", "design", "parameters", "test accuracy"),
+                published,
+                "llrr",
+                caption="Published results for the same task",
             ),
         ),
     )

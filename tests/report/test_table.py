@@ -1,0 +1,32 @@
+import pytest
+
+from flax_resnet.report.table import Table
+
+TABLE = Table(("name", "n"), (("<i>", "1"), ("a|b\x1b", "1,000")), caption="A & B")
+
+
+def test_text_is_aligned_without_trailing_spaces():
+    assert Table(("name", "n", ""), (("ab", "1", "x"), ("c", "22", "")), "lrl").text() == (
+        "name   n\nab     1  x\nc     22"
+    )
+
+
+def test_markdown_is_aligned_and_escaped():
+    assert TABLE.markdown().splitlines() == [
+        "| name | n |",
+        "| --- | ---: |",
+        r"| \<i\> | 1 |",
+        r"| a\|b\\x1b | 1,000 |",
+    ]
+
+
+def test_html_is_aligned_and_escaped():
+    html = TABLE.html()
+    assert "<caption>A &amp; B</caption>" in html
+    assert "<td class=text>&lt;i&gt;</td><td>1</td>" in html
+    assert r"a|b\x1b" in html
+
+
+def test_a_row_of_other_length_is_an_error():
+    with pytest.raises(ValueError):
+        Table(("a", "b"), (("1",),))
