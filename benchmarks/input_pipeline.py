@@ -22,12 +22,12 @@ from benchmarks.throughput import NUM_CLASSES, Case, case_config, random_chunk
 from flax_resnet.config.build import build_model, build_optimizer, build_train_step
 from flax_resnet.config.conv_choice import CONVOLVE
 from flax_resnet.data.batches import TrainBatches, prefetch
-from flax_resnet.data.cache import default_cache_dir
 from flax_resnet.data.transforms import build_transforms
 from flax_resnet.engine.dispatch import InFlight
 from flax_resnet.engine.mesh import DataParallel
 from flax_resnet.engine.state import MetricSums, init_state
 from flax_resnet.process.compile_cache import keep_compiled
+from flax_resnet.process.paths import default_cache_dir
 
 PADDING = 4
 Images = np.ndarray  # uint8 [n, 32, 32, 3]

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from flax_resnet.data.cache import default_cache_dir
 from flax_resnet.data.image_files import read_image, resize_and_crop
 from flax_resnet.inference.model import Model, load
 from flax_resnet.process.compile_cache import keep_compiled
 from flax_resnet.process.errors import UserError
+from flax_resnet.process.paths import default_cache_dir
 
 
 def run(args: argparse.Namespace) -> int:

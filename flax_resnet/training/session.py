@@ -122,7 +122,6 @@ def open_session(
         archive=config.archive,
         image_size=config.image_size,
         cache_dir=cache_dir,
-        log=logger.info,
     )
     check_image_size(config, dataset.image_shape)
     data, batches, splits = _split(config, dataset, parallel)
