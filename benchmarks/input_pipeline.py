@@ -1,9 +1,9 @@
-"""Augmented images a second, and what feeding a training from the pipeline costs.
+"""Augmented images per second, and the cost of feeding a training step from the pipeline.
 
 The paper's augmentation (padding 4, random crop, flip) on 32 x 32 images: this program's, which
-takes a batch at once, against an image at a time, as in torchvision's transforms, with numpy and
+takes a batch at once, against one image at a time, as in torchvision's transforms, with numpy and
 with PIL. Then the training step of the revised network fed by the pipeline over the same step on
-images that lie on the device.
+images already on the device.
 """
 
 import concurrent.futures
@@ -46,7 +46,7 @@ def make_batches(images: Images, labels: np.ndarray, batch_size: int = 128) -> T
 
 
 def batched(batches: TrainBatches, threads: int) -> Callable[[], Any]:
-    """This program's: an epoch, its batches shared by `threads` threads."""
+    """This program's: one epoch, its batches shared by `threads` threads."""
     plan = batches.plan(0)
 
     def share(thread: int) -> None:
@@ -96,7 +96,7 @@ def one_by_one_pil(images: Images) -> Callable[[], None]:
 
 
 def augmentation_rows(quick: bool, rounds: int) -> list[dict[str, Any]]:
-    """Images a second of each way."""
+    """Images per second of each method."""
     images = random_chunk(1, 256 if quick else 50_000)[0][0]
     few = images[: 256 if quick else 2560]
     cores = len(os.sched_getaffinity(0))

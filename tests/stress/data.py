@@ -1,7 +1,7 @@
-"""Damaged data sets and run folders: refused in one line, or read as they were.
+"""Corrupt datasets and run folders: refused in one line, or read as they were.
 
-Where a checksum exists (a .npz file, the cache, tfds's records) damaged data are never read as
-good ones. The other kinds mend the checksum, or have none: there only crashes count.
+Where a checksum exists (a .npz file, the cache, tfds's records) corrupt data are never read as
+good. The other kinds mend the checksum, or have none: there only crashes count.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ NAMES = np.array(["cat", "dog", "élan"])
 
 
 def same(one: Dataset, other: Dataset) -> bool:
-    """Whether two data sets are the same to a training."""
+    """Whether two datasets are the same to a run."""
     arrays = ("train_images", "train_labels", "test_images", "test_labels")
     return one.class_names == other.class_names and all(
         np.array_equal(getattr(one, name), getattr(other, name)) for name in arrays

@@ -9,15 +9,18 @@ from jaxtyping import Shaped, UInt8
 
 @runtime_checkable  # for beartype, in tests
 class Transform(Protocol):
-    """A random change of images, drawn for a whole epoch and applied batch by batch."""
+    """A random change of images: drawn for an entire epoch, applied batch by batch.
+
+    `apply` is a pure function, so any batch of any epoch can be made again.
+    """
 
     @property
     def name(self) -> str:
-        """Names the transform's random stream; changing it changes the draws."""
+        """Selects the transform's random stream; another name draws other numbers."""
         ...
 
     def draw(self, rng: np.random.RandomState, num_images: int) -> Shaped[np.ndarray, "n ..."]:
-        """Draws one epoch; the first axis is the position in the epoch."""
+        """Draws for one epoch; the first axis is the position in the epoch."""
         ...
 
     def apply(
@@ -28,8 +31,9 @@ class Transform(Protocol):
 
 
 def stream(name: str, seed: int, epoch: int) -> np.random.RandomState:
-    """The random stream of one name in one epoch; adding a transform changes no other's.
+    """The random stream for a name and an epoch; adding a transform changes no other stream.
 
-    RandomState's streams are frozen (NEP 19); default_rng's may change with NumPy.
+    NumPy guarantees that RandomState's methods draw the same numbers in every version (NEP 19);
+    those of default_rng's Generator may change.
     """
     return np.random.RandomState(np.array([seed, epoch, zlib.crc32(name.encode())], np.uint32))
