@@ -1,4 +1,5 @@
 import io
+import shutil
 import zipfile
 
 import numpy as np
@@ -149,6 +150,21 @@ def test_npz_whose_fields_fit_one_by_one_but_not_together_is_refused_unread(tmp_
     monkeypatch.setattr(np.lib.format, "read_array", pytest.fail)
     limit_memory(monkeypatch, 4 * size)
     assert refused(path, tmp_path).code == "out_of_memory"
+
+
+@pytest.mark.parametrize("image_size, extra", [(None, 14 * 48), (2, 14 * 48 + 14 * 12)])
+def test_npz_of_gray_images_is_refused_where_their_rgb_images_would_not_fit(
+    tmp_path, monkeypatch, image_size, extra
+):
+    path = tmp_path / "a.npz"
+    write_npz(path, x_train=np.zeros((10, 4, 4), np.uint8), x_test=np.zeros((4, 4, 4), np.uint8))
+    with zipfile.ZipFile(path) as archive:
+        needed = sum(info.file_size for info in archive.infolist()) + extra
+    limit_memory(monkeypatch, needed)
+    assert load(path, tmp_path, image_size=image_size).num_classes == 3
+    shutil.rmtree(tmp_path / "cache")
+    limit_memory(monkeypatch, needed - 1)
+    assert refused(path, tmp_path, image_size=image_size).code == "out_of_memory"
 
 
 @pytest.mark.parametrize("field", [b"class_names", b"y_test"])

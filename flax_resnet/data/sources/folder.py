@@ -1,7 +1,6 @@
 """Reads a dataset from a folder of image files: train/CLASS/*.png and test/CLASS/*.png."""
 
 import itertools
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -112,26 +111,26 @@ def _in_turns(files: dict[str, list[Path]], class_names: tuple[str, ...]) -> lis
 
 def _read_images(paths: list[Path], shape: tuple[int, int], image_size: int | None) -> np.ndarray:
     """uint8 [len(paths), *shape, 3]; with `image_size` None every image must have the shape."""
-    images = np.empty((len(paths), *shape, 3), np.uint8)
-    for index, image in enumerate(_read_ahead(paths, image_size)):
+
+    def read(path: Path) -> np.ndarray:
+        image = read_image(path)
+        if image_size is not None:
+            return resize_and_crop(image, *shape)
         if image.shape[:2] != shape:
             raise UserError(
-                f"{paths[index]}: is {image.shape[0]}x{image.shape[1]} but the first image is "
+                f"{path}: is {image.shape[0]}x{image.shape[1]} but the first image is "
                 f"{shape[0]}x{shape[1]}; set config.image_size",
                 code="conflict",
                 field="config.image_size",
             )
-        images[index] = image
-    return images
+        return image
 
-
-def _read_ahead(paths: list[Path], image_size: int | None) -> Iterator[np.ndarray]:
-    def read(path: Path) -> np.ndarray:
-        image = read_image(path)
-        return image if image_size is None else resize_and_crop(image, image_size, image_size)
-
+    images = np.empty((len(paths), *shape, 3), np.uint8)
     # Threads, because Pillow decodes without holding Python's lock; in portions, because map() on
     # all paths would hold every decoded image at once.
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(paths), _READ_AHEAD):
-            yield from pool.map(read, paths[start : start + _READ_AHEAD])
+            portion = paths[start : start + _READ_AHEAD]
+            for index, image in enumerate(pool.map(read, portion), start):
+                images[index] = image
+    return images
