@@ -1,9 +1,9 @@
-"""Augmented images a second, and what feeding a training from the pipeline costs.
+"""Augmented images per second, and the cost of feeding a training step from the pipeline.
 
 The paper's augmentation (padding 4, random crop, flip) on 32 x 32 images: this program's, which
-takes a batch at once, against an image at a time, as in torchvision's transforms, with numpy and
+takes a batch at once, against one image at a time, as in torchvision's transforms, with numpy and
 with PIL. Then the training step of the revised network fed by the pipeline over the same step on
-images that lie on the device.
+images already on the device.
 """
 
 import concurrent.futures
@@ -22,11 +22,12 @@ from benchmarks.throughput import NUM_CLASSES, Case, case_config, random_chunk
 from flax_resnet.config.build import build_model, build_optimizer, build_train_step
 from flax_resnet.config.conv_choice import CONVOLVE
 from flax_resnet.data.batches import TrainBatches, prefetch
-from flax_resnet.data.cache import default_cache_dir
+from flax_resnet.data.transforms import build_transforms
 from flax_resnet.engine.dispatch import InFlight
 from flax_resnet.engine.mesh import DataParallel
 from flax_resnet.engine.state import MetricSums, init_state
 from flax_resnet.process.compile_cache import keep_compiled
+from flax_resnet.process.paths import default_cache_dir
 
 PADDING = 4
 Images = np.ndarray  # uint8 [n, 32, 32, 3]
@@ -39,14 +40,13 @@ def make_batches(images: Images, labels: np.ndarray, batch_size: int = 128) -> T
         labels,
         batch_size=batch_size,
         seed=0,
-        crop_padding=PADDING,
-        flip=True,
+        transforms=build_transforms(crop_padding=PADDING, flip=True),
         drop_last=True,
     )
 
 
 def batched(batches: TrainBatches, threads: int) -> Callable[[], Any]:
-    """This program's: an epoch, its batches shared by `threads` threads."""
+    """This program's: one epoch, its batches shared by `threads` threads."""
     plan = batches.plan(0)
 
     def share(thread: int) -> None:
@@ -96,7 +96,7 @@ def one_by_one_pil(images: Images) -> Callable[[], None]:
 
 
 def augmentation_rows(quick: bool, rounds: int) -> list[dict[str, Any]]:
-    """Images a second of each way."""
+    """Images per second of each method."""
     images = random_chunk(1, 256 if quick else 50_000)[0][0]
     few = images[: 256 if quick else 2560]
     cores = len(os.sched_getaffinity(0))

@@ -25,7 +25,7 @@ import numpy as np
 from flax_resnet.config.build import build_model, build_optimizer, build_train_step
 from flax_resnet.process.compile_cache import keep_compiled
 from flax_resnet.config.load import load_config
-from flax_resnet.data.cache import default_cache_dir
+from flax_resnet.process.paths import default_cache_dir
 from flax_resnet.engine.mesh import DataParallel
 from flax_resnet.engine.state import MetricSums, init_state
 print("imported", flush=True)

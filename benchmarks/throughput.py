@@ -22,12 +22,12 @@ from benchmarks import measure
 from flax_resnet.config.build import build_model, build_optimizer, build_train_step
 from flax_resnet.config.conv_choice import CONVOLVE
 from flax_resnet.config.load import load_config
-from flax_resnet.data.cache import default_cache_dir
 from flax_resnet.engine.mesh import DataParallel
 from flax_resnet.engine.state import MetricSums, init_state
 from flax_resnet.models.resnet import Design
 from flax_resnet.models.summary import summarize
 from flax_resnet.process.compile_cache import keep_compiled
+from flax_resnet.process.paths import default_cache_dir
 
 IMAGE_SHAPE = (32, 32, 3)
 NUM_CLASSES = 10

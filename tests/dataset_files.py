@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flax_resnet.data.load import Dataset, load_dataset
+from flax_resnet.data.dataset import Dataset
+from flax_resnet.data.load import load_dataset
 from flax_resnet.process.errors import UserError
 
 
@@ -60,7 +61,15 @@ def load(name, tmp_path, **kwargs) -> Dataset:
     return load_dataset(str(name), cache_dir=tmp_path / "cache", **kwargs)
 
 
-def refused(name, tmp_path, **kwargs) -> str:
+def refused(name, tmp_path, **kwargs) -> UserError:
+    """The error of a load that must fail; all but the list of alternatives is one line."""
     with pytest.raises(UserError) as caught:
         load(name, tmp_path, **kwargs)
-    return str(caught.value)
+    error = caught.value
+    assert len(str(error).splitlines()) == 1 or error.code == "unavailable"
+    return error
+
+
+def limit_memory(monkeypatch, num_bytes: int) -> None:
+    """Lets a dataset take so many bytes, half of what is said to be available."""
+    monkeypatch.setattr("flax_resnet.data.image_arrays.available_memory", lambda: 2 * num_bytes)

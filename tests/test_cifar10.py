@@ -9,6 +9,7 @@ import pytest
 from flax_resnet.config.load import load_config
 from flax_resnet.data.batches import TrainBatches
 from flax_resnet.data.load import load_dataset
+from flax_resnet.data.transforms import build_transforms
 from flax_resnet.runs.metrics_log import read_metrics
 from flax_resnet.training.loop import train_and_evaluate
 from tests.conftest import ROOT
@@ -29,8 +30,8 @@ def test_the_set_is_whole_and_an_epoch_is_the_papers_391_steps():
     for labels, each in ((data.train_labels, 5_000), (data.test_labels, 1_000)):
         np.testing.assert_array_equal(np.bincount(labels), np.full(10, each))
     batches = TrainBatches(
-        data.train_images, data.train_labels, batch_size=128, seed=0, crop_padding=4, flip=True,
-        drop_last=False,
+        data.train_images, data.train_labels, batch_size=128, seed=0, drop_last=False,
+        transforms=build_transforms(crop_padding=4, flip=True),
     )  # fmt: skip
     assert batches.steps_per_epoch == 391 and batches.sizes == [128, 80]
 

@@ -56,9 +56,9 @@ def test_a_pickle_in_an_npz_file_is_not_loaded(tmp_path):
             return Path.touch, (tmp_path / "ran",)
 
     write_npz(tmp_path / "a.npz", class_names=np.array([Harmful()], object))
-    assert "Python objects" in refused(tmp_path / "a.npz", tmp_path)
+    assert "Python objects" in str(refused(tmp_path / "a.npz", tmp_path))
     (tmp_path / "b.npz").write_bytes(b"\x80\x04cos\nsystem\n(X\x04\0\0\0truetR.")
-    assert "b.npz" in refused(tmp_path / "b.npz", tmp_path)
+    assert refused(tmp_path / "b.npz", tmp_path).code == "unreadable"
     assert not (tmp_path / "ran").exists()
 
 

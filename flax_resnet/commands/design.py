@@ -203,9 +203,9 @@ def _write_config(candidate: Any, recipe: Any, path: Path) -> None:
 def _race(args: argparse.Namespace, search: _Search) -> int:
     """Races, prints and writes the standings and the winner's config; 128 + signal if stopped."""
     from flax_resnet.config.load import find_config, load_config
-    from flax_resnet.data.cache import default_cache_dir
     from flax_resnet.process.compile_cache import keep_compiled
     from flax_resnet.process.files import write_text
+    from flax_resnet.process.paths import default_cache_dir
     from flax_resnet.search.race import contenders_config, format_standings, race
 
     contenders = [(row, search.candidate(row)) for row in dict.fromkeys(args.rows)]

@@ -3,11 +3,11 @@
 import argparse
 import json
 
-from flax_resnet.data.cache import default_cache_dir
 from flax_resnet.data.load import load_dataset
 from flax_resnet.inference.model import load
 from flax_resnet.process.compile_cache import keep_compiled
 from flax_resnet.process.errors import UserError
+from flax_resnet.process.paths import default_cache_dir
 
 
 def run(args: argparse.Namespace) -> int:
@@ -20,7 +20,6 @@ def run(args: argparse.Namespace) -> int:
         data_dir=args.data_dir or config.data_dir,
         archive=config.archive,
         image_size=config.image_size,
-        log=lambda _: None,
     )
     if dataset.digest != model.data.digest:
         raise UserError(

@@ -97,10 +97,10 @@ def _load_configs(args: argparse.Namespace, names: list[str]) -> list[tuple[Any,
 
 def _train(configs: list[tuple[Any, Any]], out: Path, until_epoch: int | None) -> int | None:
     """Trains; returns the signal that stopped it, if any."""
-    from flax_resnet.data.cache import default_cache_dir
     from flax_resnet.paper.report import RUNS
     from flax_resnet.paper.training import train_runs
     from flax_resnet.process.compile_cache import keep_compiled
+    from flax_resnet.process.paths import default_cache_dir
 
     keep_compiled(default_cache_dir())
     return train_runs(configs, out / RUNS, until_epoch)

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from flax_resnet.data.cache import default_cache_dir
 from flax_resnet.data.image_files import read_image, resize_and_crop
 from flax_resnet.inference.model import Model, load
 from flax_resnet.process.compile_cache import keep_compiled
-from flax_resnet.process.errors import UserError
+from flax_resnet.process.errors import UserError, printable
+from flax_resnet.process.paths import default_cache_dir
 
 
 def run(args: argparse.Namespace) -> int:
@@ -59,7 +59,7 @@ def _print(
         classes = [{"class": name, "probability": score} for name, score in best]
         print(json.dumps({"file": path, "predictions": classes}))
         return
-    print(path)
+    print(printable(path))
     width = max(len(name) for name, _ in best)
     for name, score in best:
         print(f"  {name:{width}}  {score:7.2%}")

@@ -24,7 +24,8 @@ def run(args: argparse.Namespace) -> int:
     if config.deterministic:
         use_deterministic_kernels()
 
-    from flax_resnet.process.compile_cache import default_cache_dir, keep_compiled
+    from flax_resnet.process.compile_cache import keep_compiled
+    from flax_resnet.process.paths import default_cache_dir
     from flax_resnet.training.hooks import CollectGarbage, Trace
     from flax_resnet.training.loop import train_and_evaluate
 

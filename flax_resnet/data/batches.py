@@ -1,21 +1,35 @@
-"""Chunks of batches for an epoch and an evaluation, and the thread that keeps them ready.
+"""Chunks of batches for training and evaluation, and the thread that prepares them.
 
-A chunk holds the batches of the consecutive steps that the device takes in one dispatch.
+A chunk holds the batches of consecutive steps that the device takes in one dispatch.
 """
 
 import dataclasses
 import itertools
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Bool, Int32, UInt8
+from jaxtyping import Bool, Int32, Int64, UInt8
 
-from flax_resnet.data.transforms.crop_flip import Augmenter, EpochPlan, plan_epoch
+from flax_resnet.data.transforms.table import ImageTable
+from flax_resnet.data.transforms.transform import Transform, stream
 
 T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class EpochPlan:
+    """What happens to the image at each position of an epoch.
+
+    Attributes:
+        index: the training image at each position; a permutation.
+        draws: what each transform drew; the first axis is the position.
+    """
+
+    index: Int64[np.ndarray, " n"]
+    draws: tuple[np.ndarray, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,9 +52,8 @@ class EvalChunk:
 class TrainBatches:
     """The batches of every epoch, each a pure function of (seed, epoch, step).
 
-    Chunks lie on a grid that begins anew with each epoch, so that a run that goes on takes each
-    step in a chunk of the same length as a run that was never stopped. A short last batch is a
-    chunk of its own.
+    Chunks lie on a grid that starts over with each epoch, so a resumed run takes each step in a
+    chunk of the same length as an uninterrupted one. A short last batch is a chunk of its own.
     """
 
     def __init__(
@@ -50,8 +63,7 @@ class TrainBatches:
         *,
         batch_size: int,
         seed: int,
-        crop_padding: int,
-        flip: bool,
+        transforms: Sequence[Transform],
         drop_last: bool,
         steps_per_chunk: int = 1,
     ) -> None:
@@ -63,13 +75,12 @@ class TrainBatches:
         self._last_size = 0 if drop_last else rest
         self.steps_per_chunk = steps_per_chunk
         self._seed = seed
-        self._crop_padding = crop_padding
-        self._flip = flip
-        self._augment = Augmenter(images, padding=crop_padding, flip=flip)
+        self._transforms = tuple(transforms)
+        self._table = ImageTable(images, transforms)
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches an epoch, the short one included where it is kept."""
+        """Batches per epoch, including the short one unless it is dropped."""
         return self._full_steps + bool(self._last_size)
 
     @property
@@ -82,7 +93,7 @@ class TrainBatches:
         return min(step * self._batch_size, len(self._labels))
 
     def chunk_bounds(self, first_step: int = 0) -> list[tuple[int, int]]:
-        """(first step, step after the last) of each chunk of an epoch from `first_step` on."""
+        """(first step, step after the last) of each chunk of an epoch, starting at `first_step`."""
         grid = range(0, self._full_steps, self.steps_per_chunk)
         edges = {first_step, *grid, self._full_steps, self.steps_per_epoch}
         return list(itertools.pairwise(sorted(e for e in edges if e >= first_step)))
@@ -96,25 +107,25 @@ class TrainBatches:
         return list(shapes.values())
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Chunk]:
-        """The chunks of an epoch (from 0 on), beginning with its step `first_step`."""
+        """The chunks of an epoch (counted from 0), starting at its step `first_step`."""
         plan = self.plan(epoch)
         for start, stop in self.chunk_bounds(first_step):
             yield self.chunk(plan, start, stop)
 
     def plan(self, epoch: int) -> EpochPlan:
         """Order and augmentation of an epoch."""
-        return plan_epoch(
-            len(self._labels),
-            seed=self._seed,
-            epoch=epoch,
-            padding=self._crop_padding,
-            flip=self._flip,
+        num = len(self._labels)
+        return EpochPlan(
+            stream("order", self._seed, epoch).permutation(num),
+            tuple(t.draw(stream(t.name, self._seed, epoch), num) for t in self._transforms),
         )
 
     def chunk(self, plan: EpochPlan, start: int, stop: int) -> Chunk:
         """Steps start to stop - 1, all of one batch size, of the epoch that `plan` describes."""
         first, last = self.images_before(start), self.images_before(stop)
-        images, labels = self._augment(plan, first, last), self._labels[plan.index[first:last]]
+        index = plan.index[first:last]
+        images = self._table.batch(index, [draws[first:last] for draws in plan.draws])
+        labels = self._labels[index]
         steps = stop - start
         return Chunk(images.reshape(steps, -1, *images.shape[1:]), labels.reshape(steps, -1))
 
@@ -125,7 +136,7 @@ def eval_chunks(
     batch_size: int,
     steps_per_chunk: int = 1,
 ) -> Iterator[EvalChunk]:
-    """Every image once, in order, in chunks of one shape; the last is filled up with padding."""
+    """Every image once, in order, in chunks of one shape; the last is padded."""
     size = steps_per_chunk * batch_size
     for start in range(0, len(images), size):
         part = slice(start, start + size)
@@ -140,9 +151,9 @@ def _fill_up(array: np.ndarray, size: int) -> np.ndarray:
 
 
 def prefetch(make: Callable[[], Iterable[T]], depth: int = 3) -> Generator[T, None, None]:
-    """Yields what `make()` yields, up to `depth` items made ahead by a background thread.
+    """Yields what `make()` yields; a background thread makes up to `depth` items ahead.
 
-    An exception in the thread is raised here. Leaving the generator early stops the thread.
+    An exception in the thread is raised here. Closing the generator early stops the thread.
     """
     ready: queue.Queue = queue.Queue(maxsize=depth)
     stopped = threading.Event()
@@ -163,7 +174,7 @@ def prefetch(make: Callable[[], Iterable[T]], depth: int = 3) -> Generator[T, No
                 if not offer((item, None)):
                     return
             offer((done, None))
-        except BaseException as error:  # it belongs to the consumer, whatever it is
+        except BaseException as error:  # raised again in the consumer, whatever it is
             offer((None, error))
 
     thread = threading.Thread(target=work, name="prefetch", daemon=True)

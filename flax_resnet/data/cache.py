@@ -1,13 +1,13 @@
 """Keeps decoded datasets on disk, so that the second run starts at once.
 
-One folder a dataset: four .npy files and meta.json. The folder's name ends in a hash of all that
-the content depends on (`Identity`), so a changed source has another folder: nothing to expire.
+One folder per dataset: four .npy files and meta.json. The folder's name ends in a hash of
+everything that the content depends on (`Identity`), so a changed source gets another folder.
 """
 
 import dataclasses
 import hashlib
 import json
-import os
+import logging
 import re
 import shutil
 import time
@@ -22,8 +22,10 @@ import numpy as np
 from flax_resnet.data.dataset import Dataset
 from flax_resnet.process.errors import reason
 
-# Raise it when a change to this program gives the same source other pixels, labels or names, or an
-# entry another form.
+logger = logging.getLogger(__name__)
+
+# Raise it when a change to this program changes the pixels, labels or names of the same source, or
+# the form of an entry.
 DECODER_VERSION = 2
 
 _ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
@@ -84,29 +86,17 @@ def folder_state(files: Iterable[Path], base: Path) -> tuple[tuple[str, int, int
     return tuple(sorted(file_state(path, base) for path in files))
 
 
-def default_cache_dir() -> Path:
-    """$FLAX_RESNET_CACHE, else flax_resnet in $XDG_CACHE_HOME, else in ~/.cache."""
-    if own := os.environ.get("FLAX_RESNET_CACHE"):
-        return Path(own).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "flax_resnet"
-
-
 def load_or_build(
-    identify: Callable[[], Identity],
-    build: Callable[[], Dataset],
-    cache_dir: Path,
-    log: Callable[[str], None],
+    identify: Callable[[], Identity], build: Callable[[], Dataset], cache_dir: Path
 ) -> Dataset:
-    """Returns a dataset from the cache, or builds and keeps it.
+    """Returns a dataset from the cache, or builds and caches it.
 
-    The cache is a convenience: whatever goes wrong with it is logged in one line and passed over.
+    The cache is a convenience: whatever goes wrong with it is logged in one line and ignored.
 
     Args:
         identify: the identity of the source as it is now.
         build: reads the source.
         cache_dir: holds `datasets/`.
-        log: receives the lines.
     """
     identity = identify()
     folder = cache_dir / "datasets" / identity.folder_name
@@ -117,9 +107,11 @@ def load_or_build(
     if found:
         try:
             return _read_entry(folder)
-        # A damaged file can fail in any way: JSON, NumPy, a missing key, a dtype.
+        # A corrupt file can fail in any way: JSON, NumPy, a missing key, a dtype.
         except Exception as error:
-            log(f"cached dataset {folder} is damaged ({reason(error)}): building it again")
+            logger.warning(
+                "cached dataset %s is corrupt (%s): building it again", folder, reason(error)
+            )
             shutil.rmtree(folder, ignore_errors=True)
     dataset = build()
     try:
@@ -127,17 +119,20 @@ def load_or_build(
     except OSError:  # removed meanwhile
         unchanged = False
     if not unchanged:
-        log(f"{identity.place} changed while it was read: not cached")
+        logger.warning("%s changed while it was read: not cached", identity.place)
         return dataset
     try:
         _store_entry(folder, dataset, identity)
     except OSError as error:
-        log(f"going on without caching the dataset: {reason(error)}")
+        logger.warning("continuing without caching the dataset: %s", reason(error))
     return dataset
 
 
 def _read_entry(folder: Path) -> Dataset:
-    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    file = folder / "meta.json"
+    if not file.is_file():  # reading a pipe would never end
+        raise ValueError("meta.json is not a file")
+    meta = json.loads(file.read_text(encoding="utf-8"))
     checksum = meta.pop("crc32")
     if checksum != _meta_crc32(meta):
         raise ValueError("meta.json has another checksum")
@@ -145,7 +140,7 @@ def _read_entry(folder: Path) -> Dataset:
     for name in _ARRAYS:
         expected = meta["arrays"][name]
         path = folder / f"{name}.npy"
-        if path.stat().st_size != expected["bytes"]:
+        if not path.is_file() or path.stat().st_size != expected["bytes"]:
             raise ValueError(f"{path.name} has {path.stat().st_size} bytes")
         if _file_crc32(path) != expected["crc32"]:
             raise ValueError(f"{path.name} has another checksum")

@@ -8,9 +8,10 @@ import numpy as np
 from jaxtyping import Int32, UInt8
 
 from flax_resnet.data.image_arrays import three_channels
-from flax_resnet.process.errors import UserError
+from flax_resnet.data.names import check_name
+from flax_resnet.process.errors import UserError, printable
 
-MAX_CLASSES = 1_000_000  # a larger label is a mistake, and naming its classes would take minutes
+MAX_CLASSES = 1_000_000  # a larger label is a mistake; naming that many classes takes minutes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Dataset:
 
     @property
     def num_classes(self) -> int:
-        """How many classes the labels tell apart."""
+        """How many classes there are."""
         return len(self.class_names)
 
     @property
@@ -50,11 +51,11 @@ class Dataset:
     def split_validation(
         self, num: int, seed: int
     ) -> tuple["Dataset", UInt8[np.ndarray, "{num} height width 3"], Int32[np.ndarray, " {num}"]]:
-        """Holds a random part of the training images out, for choosing between models.
+        """Holds out a random part of the training images, for choosing between models.
 
         Args:
             num: how many images to hold out, from 0 to one less than there are.
-            seed: the same seed holds the same images out, on every machine.
+            seed: the same seed holds out the same images on every machine.
 
         Returns:
             The dataset without them; the held out images, uint8 [num, H, W, 3]; their labels,
@@ -67,10 +68,10 @@ class Dataset:
         if not 0 <= num < size:
             raise UserError(
                 f"{num} validation images cannot be held out of {size} training images; set "
-                f"config.validation_split from 0 to {size - 1}"
+                f"config.validation_split from 0 to {size - 1}",
+                field="config.validation_split",
             )
-        # RandomState, not default_rng: its streams are frozen for good (NEP 19), so that the
-        # split is the same under every NumPy.
+        # RandomState's streams are frozen (NEP 19), so every NumPy gives the same split.
         held_out = np.zeros(size, bool)
         held_out[np.random.RandomState(seed % 2**32).permutation(size)[:num]] = True
         rest = self._with_arrays(
@@ -90,7 +91,8 @@ class Dataset:
         """
         for split, num in (("training", train), ("test", test)):
             if num is not None and num < 1:
-                raise UserError(f"cannot keep the first {num} {split} images; keep at least 1")
+                field = "config.train_images" if split == "training" else "config.test_images"
+                raise UserError(f"{field}: {num} {split} images; keep at least 1", field=field)
         if train is None and test is None:
             return self  # without hashing all of it again
         return self._with_arrays(
@@ -134,7 +136,7 @@ def make_dataset(
         "test labels",
     ),
 ) -> Dataset:
-    """Checks what a source has read and makes a `Dataset` of it.
+    """Checks what a source has read and makes it a `Dataset`.
 
     Args:
         images: training and test images: uint8 [N, H, W], [N, H, W, 1] or [N, H, W, 3].
@@ -145,8 +147,10 @@ def make_dataset(
         fields: what an error calls train images, train labels, test images and test labels.
 
     Raises:
-        UserError: wrong dtypes, shapes or labels, or an empty split.
+        UserError: wrong dtypes, shapes, labels or class names, or an empty split.
     """
+    for name in class_names or ():
+        check_name(name, f"{origin}: the class", origin)
     train_labels, test_labels = (
         _label_vector(array, f"{origin}: {field}")
         for array, field in zip(labels, fields[1::2], strict=True)
@@ -166,7 +170,7 @@ def make_dataset(
         test_labels.astype(np.int32),
         class_names or tuple(str(label) for label in range(num_classes)),
         digest="",
-        source=source,
+        source=printable(source),
     )
     return dataclasses.replace(dataset, digest=_content_digest(dataset))
 
@@ -181,25 +185,34 @@ def _check_lengths_and_sizes(
         if len(array) != len(vector):
             raise UserError(
                 f"{origin}: {fields[i]} has {len(array)} images but {fields[i + 1]} has "
-                f"{len(vector)} labels; give one label an image"
+                f"{len(vector)} labels; each image needs one label",
+                code="conflict",
+                field=f"{origin}: {fields[i + 1]}",
             )
         if len(array) == 0:
-            raise UserError(f"{origin}: {fields[i]} is empty; both splits need images")
+            where = f"{origin}: {fields[i]}"
+            raise UserError(f"{where} is empty; both splits need images", field=where)
     if images[0].shape[1:] != images[1].shape[1:]:
         sizes = [f"{array.shape[1]}x{array.shape[2]}" for array in images]
         raise UserError(
             f"{origin}: {fields[0]} are {sizes[0]} but {fields[2]} are {sizes[1]}; "
-            "set config.image_size"
+            "set config.image_size",
+            code="conflict",
+            field="config.image_size",
         )
 
 
 def _label_vector(labels: np.ndarray, where: str) -> np.ndarray:
     if labels.dtype.kind not in "iu":
-        raise UserError(f"{where} is {labels.dtype}; store the labels as integers from 0")
+        raise UserError(
+            f"{where} is {labels.dtype}; store the labels as integers from 0", field=where
+        )
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1:
-        raise UserError(f"{where} has shape {list(labels.shape)}; make it [N], one label an image")
+        raise UserError(
+            f"{where} has shape {list(labels.shape)}; make it [N], one label per image", field=where
+        )
     return labels
 
 
@@ -208,5 +221,6 @@ def _check_labels(labels: np.ndarray, num_classes: int, where: str) -> None:
         if not 0 <= label < num_classes:
             raise UserError(
                 f"{where} has the label {label}; with {num_classes} classes the labels must be "
-                f"0 to {num_classes - 1}"
+                f"0 to {num_classes - 1}",
+                field=where,
             )

@@ -5,22 +5,16 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from flax_resnet.data.cache import Identity, default_cache_dir, load_or_build
+from flax_resnet.data.cache import Identity, load_or_build
 from flax_resnet.data.dataset import Dataset
+from flax_resnet.data.names import check_name
 from flax_resnet.data.sources.cifar10_archive import identify_archive, read_cifar10_archive
 from flax_resnet.data.sources.digits import identify_digits, read_digits
 from flax_resnet.data.sources.folder import identify_folder, read_folder
 from flax_resnet.data.sources.npz import identify_npz, read_npz
-from flax_resnet.data.sources.tfds import (
-    expand_user,
-    identify_tfds,
-    prepare_tfds,
-    read_tfds,
-    tfds_data_dir,
-)
+from flax_resnet.data.sources.tfds import identify_tfds, prepare_tfds, read_tfds, tfds_data_dir
 from flax_resnet.process.errors import UserError, reason
-
-__all__ = ["Dataset", "load_dataset"]
+from flax_resnet.process.paths import default_cache_dir, expand_user
 
 
 def load_dataset(
@@ -30,10 +24,8 @@ def load_dataset(
     archive: str | None = None,
     image_size: int | None = None,
     cache_dir: Path | None = None,
-    log: Callable[[str], None] = print,
-    memory_limit: int | None = None,
 ) -> Dataset:
-    """Loads a dataset, from the cache of decoded arrays where it holds it.
+    """Loads a dataset, from the cache of decoded arrays if it is there.
 
     Args:
         name: a tfds set ("cifar10", "name/config", "name:version"), "digits", a path that ends in
@@ -41,78 +33,99 @@ def load_dataset(
         data_dir: where tfds keeps prepared sets; None: $TFDS_DATA_DIR or ~/tensorflow_datasets.
         archive: path of the official cifar-10-binary.tar.gz; only for "cifar10".
         image_size: side in pixels: the shorter side is resized to it and the middle square kept;
-            None: the images' own size, which must be one.
-        cache_dir: None: $FLAX_RESNET_CACHE, or flax_resnet in the user's cache folder.
-        log: receives lines about downloads and a damaged or unwritable cache.
-        memory_limit: the most bytes the images may take; None: half of the available memory.
+            None: the images' own size, which must be the same for all.
+        cache_dir: None: `default_cache_dir`.
 
     Raises:
-        UserError: anything wrong with the arguments, the files or the network.
+        UserError: anything wrong with the arguments, the files or the network, or too little
+            memory for the images.
     """
+    for path, field in (
+        (name, "config.dataset"),
+        (data_dir, "config.data_dir"),
+        (archive, "config.archive"),
+    ):
+        if path is not None:
+            check_name(path, f"{field}: the name", field)
     if image_size is not None and image_size < 1:
-        raise UserError(f"config.image_size: {image_size} is below 1; give a side in pixels")
+        raise UserError(
+            f"config.image_size: {image_size} is below 1; set the side in pixels",
+            field="config.image_size",
+        )
     try:
-        identify, build = _choose_source(name, data_dir, archive, image_size, memory_limit, log)
-        return load_or_build(identify, build, cache_dir or default_cache_dir(), log)
-    # A folder without permission, a name too long, a link to nowhere, a file removed meanwhile.
+        identify, build = _choose_source(name, data_dir, archive, image_size)
+        return load_or_build(identify, build, cache_dir or default_cache_dir())
+    # A folder without permission, a name too long, a broken link, a file removed meanwhile.
     except OSError as error:
-        raise UserError(f"config.dataset: {name} cannot be read ({reason(error)})") from error
+        raise UserError(
+            f"config.dataset: {name} cannot be read ({reason(error)})",
+            code="unreadable",
+            field="config.dataset",
+        ) from error
 
 
 def _choose_source(
-    name: str,
-    data_dir: str | None,
-    archive: str | None,
-    image_size: int | None,
-    memory_limit: int | None,
-    log: Callable[[str], None],
+    name: str, data_dir: str | None, archive: str | None, image_size: int | None
 ) -> tuple[Callable[[], Identity], Callable[[], Dataset]]:
     """How to identify and how to read the dataset; a tfds set is prepared first."""
     if archive is not None:
         file = _archive_path(name, archive)
         return (
             partial(identify_archive, file, image_size),
-            partial(read_cifar10_archive, file, image_size, memory_limit),
+            partial(read_cifar10_archive, file, image_size),
         )
     if name == "digits":
-        read = partial(read_digits, image_size, memory_limit)
-        return partial(identify_digits, image_size), read
+        return partial(identify_digits, image_size), partial(read_digits, image_size)
     path = _as_path(name)
     if path is None:
-        prepared = prepare_tfds(name, tfds_data_dir(data_dir), image_size, memory_limit, log)
+        prepared = prepare_tfds(name, tfds_data_dir(data_dir), image_size)
         return (
             partial(identify_tfds, name, prepared, image_size),
-            partial(read_tfds, name, prepared, image_size, memory_limit),
+            partial(read_tfds, name, prepared, image_size),
         )
     identify, read = (identify_folder, read_folder) if path.is_dir() else (identify_npz, read_npz)
-    return partial(identify, path, image_size), partial(read, path, image_size, memory_limit)
+    return partial(identify, path, image_size), partial(read, path, image_size)
 
 
 def _archive_path(name: str, archive: str) -> Path:
+    field = "config.archive"
     if name.split(":")[0] != "cifar10":
-        raise UserError(f"config.archive is for dataset 'cifar10' only, not {name!r}; leave it out")
-    path = expand_user(archive, "config.archive")
+        raise UserError(
+            f"{field} is for dataset 'cifar10' only, not {name!r}; leave it out", field=field
+        )
+    path = expand_user(archive, field)
     if not path.is_file():
-        raise UserError(f"config.archive: {archive} does not exist or is no file; check the path")
+        raise UserError(
+            f"{field}: {archive} does not exist or is not a file; check the path",
+            code="missing",
+            field=field,
+        )
     return path
 
 
 def _as_path(name: str) -> Path | None:
     """The file or folder that a dataset's name means, or None for the name of a tfds set."""
-    path = expand_user(name, "config.dataset")
+    field = "config.dataset"
+    path = expand_user(name, field)
     looks_like_path = name.startswith((os.sep, f".{os.sep}", f"..{os.sep}", "~"))
-    if path.is_file() or name.endswith(".npz"):
-        if not name.endswith(".npz"):
-            raise UserError(
-                f"config.dataset: {name} is a file but no .npz; give a .npz or a folder"
-            )
+    if name.endswith(".npz"):
         if not path.is_file():
-            raise UserError(f"config.dataset: {name} does not exist or is no file; check the path")
+            raise UserError(
+                f"{field}: {name} does not exist or is not a file; check the path",
+                code="missing",
+                field=field,
+            )
         return path
-    # A folder that merely shares its plain name with a tfds set, as a run's folder "cifar10" may,
-    # does not hide the set.
+    # A folder that only shares its name with a tfds set, as a run's folder "cifar10" may, does not
+    # hide the set.
     if path.is_dir() and (looks_like_path or os.sep in name or (path / "train").is_dir()):
         return path
+    if path.exists() and not path.is_dir():
+        raise UserError(
+            f"{field}: {name} is neither a .npz file nor a folder; use one of those", field=field
+        )
     if looks_like_path:
-        raise UserError(f"config.dataset: {name} does not exist; check the path")
+        raise UserError(
+            f"{field}: {name} does not exist; check the path", code="missing", field=field
+        )
     return None

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 
+from flax_resnet.process.errors import printable
 from flax_resnet.process.files import replacing
-from flax_resnet.report.escape import printable
 
 # Okabe and Ito, "Color Universal Design" (2008): distinct for color-blind readers too. Without
 # their yellow, which is hard to see on white.

@@ -8,14 +8,6 @@ import jax
 MAX_BYTES = 4 << 30  # the least recently used programs beyond this go
 
 
-def default_cache_dir() -> Path:
-    """$FLAX_RESNET_CACHE, else flax_resnet in $XDG_CACHE_HOME, else in ~/.cache."""
-    if own := os.environ.get("FLAX_RESNET_CACHE"):
-        return Path(own).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "flax_resnet"
-
-
 def keep_compiled(cache_dir: Path) -> None:
     """Has JAX keep what it compiles in `cache_dir`/compiled, a folder for this user alone.
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from flax_resnet.process.errors import UserError, shortened
+from flax_resnet.process.errors import UserError, printable, shortened
 from flax_resnet.process.signals import interrupted_code
 
 BAD_INPUT = 2
@@ -76,7 +76,7 @@ class _Printer(logging.Handler):
 def _print(line: str, stream: Any) -> None:
     """Prints a line, or drops it: neither a closed pipe nor a full disk may end a run."""
     try:
-        print(line, file=stream, flush=True)
+        print(printable(line, keep="\n"), file=stream, flush=True)
     except OSError:
         _discard(stream)
 

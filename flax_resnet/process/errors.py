@@ -20,6 +20,7 @@ Code = Literal[
 class UserError(Exception):
     """Bad input, named in one line: what is wrong, which field or file, what to do.
 
+    Names from outside may hold control characters: the message shows them escaped.
     Commands print the message without a traceback and exit with code 2.
 
     Attributes:
@@ -28,7 +29,7 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str, *, code: Code = "invalid", field: str | None = None) -> None:
-        super().__init__(message)
+        super().__init__(printable(message, keep="\n"))
         self.code: Code = code
         self.field = field
 
@@ -36,6 +37,22 @@ class UserError(Exception):
 def reason(error: BaseException) -> str:
     """What a library's exception says, in one line short enough to print."""
     return shortened(str(error)) or type(error).__name__
+
+
+def printable(text: str, keep: str = "") -> str:
+    r"""Text with every character that does not print as in Python's repr: '\x1b', '\udcff'.
+
+    A terminal obeys control characters, XML allows none, and no encoding has half of a UTF-16 pair.
+
+    Args:
+      text: any.
+      keep: characters to leave as they are.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text
+    )
 
 
 def shortened(text: str, length: int = 300) -> str:

@@ -3,15 +3,7 @@
 import html
 import re
 
-
-def printable(text: str) -> str:
-    r"""Text with every character that does not print as in Python's repr: '\x1b', '\udcff'.
-
-    XML allows no control characters, and no encoding has half of a UTF-16 pair.
-    """
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+from flax_resnet.process.errors import printable
 
 
 def escape_html(text: str) -> str:

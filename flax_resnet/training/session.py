@@ -22,6 +22,7 @@ from flax_resnet.config.conv_choice import CONVOLVE, choose_conv
 from flax_resnet.config.load import check_image_size
 from flax_resnet.data.batches import TrainBatches
 from flax_resnet.data.load import load_dataset
+from flax_resnet.data.transforms import build_transforms
 from flax_resnet.engine.dispatch import CompiledSteps, PlacedChunk, choose_steps_per_dispatch
 from flax_resnet.engine.evaluate import Evaluator
 from flax_resnet.engine.mesh import DataParallel
@@ -159,7 +160,6 @@ def _load(
         archive=config.archive,
         image_size=config.image_size,
         cache_dir=cache_dir,
-        log=logger.info,
     )
     check_image_size(config, dataset.image_shape)
     digest = dataset.digest
@@ -178,8 +178,7 @@ def _load(
         dataset.train_labels,
         batch_size=config.batch_size,
         seed=config.seed,
-        crop_padding=config.crop_padding,
-        flip=config.flip,
+        transforms=build_transforms(crop_padding=config.crop_padding, flip=config.flip),
         drop_last=config.drop_last,
         steps_per_chunk=steps_per_dispatch,
     )

@@ -11,6 +11,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from flax_resnet.__main__ import COMMANDS, main
+from flax_resnet.data.image_files import resize_and_crop
 from flax_resnet.data.load import load_dataset
 from flax_resnet.inference.model import Model, load
 from flax_resnet.runs.metrics_log import read_metrics
@@ -52,6 +53,22 @@ def test_evaluate_gives_the_last_epochs_figures(tiny_run, capsys):
     assert figures["images"] == 90 and figures["step"] == last["step"]
     assert figures["test_accuracy"] == last["test_accuracy"]
     assert figures["test_loss"] == pytest.approx(last["test_loss"], rel=1e-5)
+
+
+def test_predict_sees_all_of_an_image_that_is_not_square(wide_run, tmp_path, capsys):
+    model, path = load(wide_run), tmp_path / "a.png"
+    for bright in (slice(0, 4), slice(16, 20)):  # all that a crop to a square would lose
+        image = np.zeros((12, 20, 3), np.uint8)
+        image[:, bright] = 255
+        Image.fromarray(image).save(path)
+        command = ["predict", "--workdir", str(wide_run), str(path), "--json", "--top", "2"]
+        assert main(command) == 0
+        answers = json.loads(capsys.readouterr().out)["predictions"]
+        found = {answer["class"]: answer["probability"] for answer in answers}
+        (expected,) = model.probabilities(image[None]).tolist()
+        assert found == pytest.approx(dict(zip(model.class_names, expected, strict=True)))
+        resized = resize_and_crop(image, 12, 12)  # what predict once did
+        assert not resized.any()
 
 
 def test_predict_prints_class_names_with_probabilities(tiny_run, digit, capsys):

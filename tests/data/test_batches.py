@@ -6,71 +6,99 @@ import numpy as np
 import pytest
 
 from flax_resnet.data.batches import TrainBatches, eval_chunks, prefetch
+from flax_resnet.data.transforms import build_transforms
 
 
 def make_batches(
-    num: int = 50, batch_size: int = 16, drop_last: bool = False, steps_per_chunk: int = 1
-) -> TrainBatches:
+    num: int = 50, batch_size: int = 16, drop_last: bool = False, steps_per_chunk: int = 1,
+    seed: int = 0, crop_padding: int = 0,
+) -> TrainBatches:  # fmt: skip
     # Each image's pixels are its number, so a batch tells which images it holds.
     images = np.broadcast_to(np.arange(num, dtype=np.uint8)[:, None, None, None], (num, 4, 4, 3))
     return TrainBatches(
         np.ascontiguousarray(images),
         np.arange(num, dtype=np.int32),
         batch_size=batch_size,
-        seed=0,
-        crop_padding=0,
-        flip=True,
+        seed=seed,
+        transforms=build_transforms(crop_padding=crop_padding, flip=True),
         drop_last=drop_last,
         steps_per_chunk=steps_per_chunk,
     )
 
 
-def test_the_paper_takes_391_steps_an_epoch_the_last_of_80_images():
-    batches = make_batches(50_000 // 200, 128 // 2)  # 250 by 64: 3 full and one of 58
-    assert batches.steps_per_epoch == 4 and batches.sizes == [64, 58]
-    assert divmod(50_000, 128) == (390, 80)
-    assert make_batches(50, 16, drop_last=True).steps_per_epoch == 3
-    assert make_batches(48, 16).sizes == [16]
-    assert make_batches(10, 16).sizes == [10]
+def in_order(chunks) -> tuple[np.ndarray, np.ndarray]:
+    """The images and labels of chunks, one after another."""
+    chunks = list(chunks)
+    return (
+        np.concatenate([chunk.images.reshape(-1, 4, 4, 3) for chunk in chunks]),
+        np.concatenate([chunk.labels.ravel() for chunk in chunks]),
+    )
 
 
-def test_labels_stay_with_their_images_and_an_epoch_holds_each_once():
-    seen = []
-    for chunk in make_batches().epoch(3):
-        np.testing.assert_array_equal(chunk.images[..., 0, 0, 0], chunk.labels)
-        seen.extend(chunk.labels.ravel())
-    assert sorted(seen) == list(range(50))
+def assert_same(one, other) -> None:
+    for a, b in zip(in_order(one), in_order(other), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
-def test_the_rest_of_an_epoch_equals_its_end():
-    whole = list(make_batches().epoch(5))
-    rest = list(make_batches().epoch(5, first_step=2))
-    assert len(rest) == 2
-    for a, b in zip(whole[2:], rest, strict=True):
-        np.testing.assert_array_equal(a.images, b.images)
-        np.testing.assert_array_equal(a.labels, b.labels)
+def test_an_epoch_of_the_paper_is_390_batches_of_128_and_one_of_80():
+    batches = TrainBatches(
+        np.zeros((50_000, 1, 1, 3), np.uint8), np.zeros(50_000, np.int32), batch_size=128, seed=0,
+        transforms=(), drop_last=False,
+    )  # fmt: skip
+    sizes = [len(chunk.labels[0]) for chunk in batches.epoch(0)]
+    assert sizes == [128] * 390 + [80]
+    assert batches.steps_per_epoch == 391 and batches.sizes == [128, 80]
 
 
-def test_epochs_differ():
-    first, second = (next(iter(make_batches().epoch(e))).labels for e in (0, 1))
-    assert (first != second).any()
+@pytest.mark.parametrize("num, batch_size", [(50, 16), (48, 16), (10, 16), (50, 1), (50, 50)])
+def test_an_epoch_holds_every_image_once_with_its_label(num, batch_size):
+    batches = make_batches(num, batch_size)
+    chunks = list(batches.epoch(3))
+    assert len(chunks) == batches.steps_per_epoch
+    images, labels = in_order(chunks)
+    np.testing.assert_array_equal(images[:, 0, 0, 0], labels)
+    assert sorted(labels) == list(range(num))
+    assert {c.labels.shape[1] for c in chunks} == set(batches.sizes)
+    assert max(c.labels.shape[1] for c in chunks[:-1] or chunks) <= batch_size
 
 
-def test_chunks_hold_the_same_batches_on_a_grid_of_the_epoch():
-    one_by_one = list(make_batches().epoch(1))  # 16, 16, 16, 2
-    batches = make_batches(steps_per_chunk=2)
+def test_drop_last_drops_other_images_in_every_epoch():
+    batches = make_batches(50, 16, drop_last=True)
+    held = [set(in_order(batches.epoch(epoch))[1].tolist()) for epoch in range(3)]
+    assert [len(labels) for labels in held] == [48] * 3
+    assert len(set(map(frozenset, held))) == 3
+
+
+@pytest.mark.parametrize("batch_size, steps_per_chunk", [(1, 1), (7, 1), (7, 3), (50, 1)])
+def test_an_epoch_does_not_depend_on_how_it_is_cut(batch_size, steps_per_chunk):
+    cut = make_batches(50, batch_size, steps_per_chunk=steps_per_chunk, crop_padding=2)
+    assert_same(cut.epoch(2), make_batches(crop_padding=2).epoch(2))
+
+
+@pytest.mark.parametrize("steps_per_chunk", [1, 2, 3])
+def test_an_epoch_resumed_at_any_step_has_the_same_batches(steps_per_chunk):
+    whole = list(make_batches(crop_padding=2).epoch(5))
+    for step in range(len(whole)):
+        resumed = make_batches(steps_per_chunk=steps_per_chunk, crop_padding=2)
+        assert_same(resumed.epoch(5, step), whole[step:])
+
+
+def test_each_seed_and_epoch_has_an_order_of_its_own():
+    orders = {
+        tuple(in_order(make_batches(seed=seed).epoch(epoch))[1].tolist())
+        for seed in range(3)
+        for epoch in range(3)
+    }
+    assert len(orders) == 9
+
+
+def test_chunks_lie_on_a_grid_of_the_epoch():
+    batches = make_batches(steps_per_chunk=2)  # steps of 16, 16, 16, 2
     assert batches.chunk_bounds() == [(0, 2), (2, 3), (3, 4)]
     assert batches.chunk_bounds(1) == [(1, 2), (2, 3), (3, 4)]
     assert batches.distinct_chunks() == [(0, 2), (2, 3), (3, 4)]
     assert make_batches(96, 16, steps_per_chunk=2).distinct_chunks() == [(4, 6)]
-    chunks = list(batches.epoch(1))
-    assert [c.labels.shape for c in chunks] == [(2, 16), (1, 16), (1, 2)]
-    for one, many in zip(
-        one_by_one, [(c, i) for c in chunks for i in range(len(c.labels))], strict=True
-    ):
-        chunk, i = many
-        np.testing.assert_array_equal(one.images[0], chunk.images[i])
-        np.testing.assert_array_equal(one.labels[0], chunk.labels[i])
+    assert [c.labels.shape for c in batches.epoch(1)] == [(2, 16), (1, 16), (1, 2)]
 
 
 @pytest.mark.parametrize("steps_per_chunk", [1, 3])

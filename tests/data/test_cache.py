@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flax_resnet.data.cache import default_cache_dir
 from flax_resnet.data.load import load_dataset
+from tests.logs import collected
 
 
 def _write_npz(path, value=7, num=6):
@@ -35,8 +35,8 @@ def _entries(cache):
 
 
 def _load(name, cache, **kwargs):
-    lines = []
-    dataset = load_dataset(str(name), cache_dir=cache, log=lines.append, **kwargs)
+    with collected() as lines:
+        dataset = load_dataset(str(name), cache_dir=cache, **kwargs)
     return dataset, lines
 
 
@@ -117,14 +117,19 @@ def _empty(path):
     path.write_bytes(b"")
 
 
-@pytest.mark.parametrize("damage", [_flip_a_byte, _cut, _empty, Path.unlink])
-@pytest.mark.parametrize("name", ["train_images.npy", "test_labels.npy"])
-def test_damaged_cache_is_rebuilt_with_one_line(npz, tmp_path, damage, name):
+def _make_a_pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("damage", [_flip_a_byte, _cut, _empty, _make_a_pipe, Path.unlink])
+@pytest.mark.parametrize("name", ["train_images.npy", "test_labels.npy", "meta.json"])
+def test_corrupt_cache_is_rebuilt_with_one_line(npz, tmp_path, damage, name):
     cache = tmp_path / "cache"
     original, _ = _load(npz, cache)
     damage(cache / "datasets" / _entries(cache)[0] / name)
     rebuilt, lines = _load(npz, cache)
-    assert len(lines) == 1 and "damaged" in lines[0]
+    assert len(lines) == 1 and "corrupt" in lines[0]
     np.testing.assert_array_equal(rebuilt.train_images, original.train_images)
     assert _load(npz, cache)[1] == []
 
@@ -140,18 +145,18 @@ def test_any_flipped_bit_of_an_entry_is_noticed(npz, tmp_path, name):
         damaged[position] ^= 1 << position % 8
         path.write_bytes(damaged)
         loaded, lines = _load(npz, cache)
-        assert len(lines) == 1 and "damaged" in lines[0], position
+        assert len(lines) == 1 and "corrupt" in lines[0], position
         assert loaded.class_names == original.class_names and loaded.digest == original.digest
         np.testing.assert_array_equal(loaded.train_labels, original.train_labels)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"arrays": {}}'])
-def test_damaged_meta_is_rebuilt_with_one_line(npz, tmp_path, text):
+def test_corrupt_meta_is_rebuilt_with_one_line(npz, tmp_path, text):
     cache = tmp_path / "cache"
     original, _ = _load(npz, cache)
     (cache / "datasets" / _entries(cache)[0] / "meta.json").write_text(text)
     rebuilt, lines = _load(npz, cache)
-    assert len(lines) == 1 and "damaged" in lines[0] and rebuilt.digest == original.digest
+    assert len(lines) == 1 and "corrupt" in lines[0] and rebuilt.digest == original.digest
     assert _load(npz, cache)[1] == []
 
 
@@ -239,13 +244,3 @@ def test_meta_says_what_the_entry_holds(npz, tmp_path):
     meta = json.loads((tmp_path / "cache" / "datasets" / entry / "meta.json").read_text())
     assert meta["digest"] == dataset.digest and meta["class_names"] == ["0", "1"]
     assert meta["arrays"]["train_images"]["shape"] == [6, 4, 4, 3]
-
-
-def test_default_folder_follows_the_environment(tmp_path, monkeypatch):
-    monkeypatch.delenv("FLAX_RESNET_CACHE", raising=False)
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    assert default_cache_dir() == Path.home() / ".cache" / "flax_resnet"
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_cache_dir() == tmp_path / "flax_resnet"
-    monkeypatch.setenv("FLAX_RESNET_CACHE", str(tmp_path / "own"))
-    assert default_cache_dir() == tmp_path / "own"

@@ -26,21 +26,24 @@ def test_archive_is_parsed_into_rgb_images_in_order(tmp_path):
 def test_archive_with_another_checksum_is_refused_with_both(tmp_path):
     path = tmp_path / "cifar-10-binary.tar.gz"
     found = write_archive(path)
-    message = refused("cifar10", tmp_path, archive=str(path))
-    assert found in message and ARCHIVE_SHA256 in message and str(path) in message
+    error = refused("cifar10", tmp_path, archive=str(path))
+    assert (error.code, error.field) == ("unreadable", "config.archive")
+    assert found in str(error) and ARCHIVE_SHA256 in str(error) and str(path) in str(error)
 
 
 def test_archive_that_lacks_a_file_or_has_a_short_one_is_refused(tmp_path):
     path = tmp_path / "a.tar.gz"
-    for changes, expected in (
-        ({"drop": ("data_batch_3.bin",)}, "has no cifar-10-batches-bin/data_batch_3.bin"),
-        ({"extra": {"test_batch.bin": b"short"}}, "test_batch.bin has 5 bytes"),
-        ({"extra": {"batches.meta.txt": b"one\n"}}, "label 1"),
+    for changes, code, fact in (
+        ({"drop": ("data_batch_3.bin",)}, "unreadable", "cifar-10-batches-bin/data_batch_3.bin"),
+        ({"extra": {"test_batch.bin": b"short"}}, "unreadable", "5 bytes"),
+        ({"extra": {"batches.meta.txt": b"one\n"}}, "invalid", "label 1"),
     ):
         digest = write_archive(path, **changes)
-        with pytest.raises(UserError, match=expected):
+        with pytest.raises(UserError, match=fact) as caught:
             read_cifar10_archive(path, sha256=digest, images_per_file=2)
+        assert caught.value.code == code
     path.write_bytes(path.read_bytes()[:-30])
     digest = sha256(path.read_bytes()).hexdigest()
-    with pytest.raises(UserError, match="cannot be unpacked"):
+    with pytest.raises(UserError) as caught:
         read_cifar10_archive(path, sha256=digest, images_per_file=2)
+    assert (caught.value.code, caught.value.field) == ("unreadable", "config.archive")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from flax_resnet.process.errors import UserError
-from tests.dataset_files import load, write_npz
+from tests.dataset_files import load, refused, write_npz
 
 
 def test_validation_images_are_held_out_of_the_training_images(tmp_path):
@@ -30,8 +30,9 @@ def test_validation_split_depends_on_the_seed_only(tmp_path):
 @pytest.mark.parametrize("num", [10, 11, -1])
 def test_validation_split_that_leaves_no_training_images_is_refused(tmp_path, num):
     write_npz(tmp_path / "a.npz")
-    with pytest.raises(UserError, match="from 0 to 9"):
+    with pytest.raises(UserError) as caught:
         load(tmp_path / "a.npz", tmp_path).split_validation(num, seed=0)
+    assert caught.value.field == "config.validation_split" and "0 to 9" in str(caught.value)
 
 
 def test_first_keeps_the_first_images(tmp_path):
@@ -41,8 +42,10 @@ def test_first_keeps_the_first_images(tmp_path):
     np.testing.assert_array_equal(few.train_images, fields["x_train"][:2])
     assert (len(few.train_labels), len(few.test_labels), few.num_classes) == (2, 1, 3)
     assert dataset.first(None, 99).digest == dataset.digest
-    with pytest.raises(UserError, match="at least 1"):
-        dataset.first(0, None)
+    for sizes, field in (((0, None), "config.train_images"), ((1, 0), "config.test_images")):
+        with pytest.raises(UserError) as caught:
+            dataset.first(*sizes)
+        assert caught.value.field == field
 
 
 def test_digest_is_of_the_content_alone(tmp_path):
@@ -54,3 +57,11 @@ def test_digest_is_of_the_content_alone(tmp_path):
     assert one.digest == two.digest and len(one.digest) == 64
     write_npz(tmp_path / "a.npz", class_names=np.array(["x", "y", "z"]))
     assert load(tmp_path / "a.npz", tmp_path).digest != one.digest
+
+
+@pytest.mark.parametrize("name", ["cat\x1b[31m", "cat\n", "a\rb", "\udcff", "", " ", "a\u2028b"])
+def test_class_names_that_would_act_on_a_terminal_are_refused(tmp_path, name):
+    write_npz(tmp_path / "a.npz", class_names=np.array(["dog", name, "élan"]))
+    error = refused(tmp_path / "a.npz", tmp_path)
+    assert error.code == "invalid" and error.field == str(tmp_path / "a.npz")
+    assert str(error).isprintable()

@@ -19,9 +19,10 @@ def _gradient(height=6, width=9):
 def _refused(path):
     with pytest.raises(UserError) as caught:
         read_image(path)
-    message = str(caught.value)
-    assert str(path) in message and "\n" not in message
-    return message
+    error = caught.value
+    assert (error.code, error.field) == ("unreadable", str(path))
+    assert str(path) in str(error) and "\n" not in str(error)
+    return str(error)
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "ppm", "tiff"])
@@ -64,9 +65,9 @@ def test_32_bit_grey_is_scaled_by_its_range(tmp_path):
     Image.fromarray(np.array([[0.0, 100.0, 255.0]], np.float32)).save(tmp_path / "byte.tiff")
     np.testing.assert_array_equal(read_image(tmp_path / "byte.tiff")[0, :, 0], [0, 100, 255])
     Image.fromarray(np.array([[0.0, np.nan]], np.float32)).save(tmp_path / "nan.tiff")
-    assert "no known scale" in _refused(tmp_path / "nan.tiff")
+    assert "nan" in _refused(tmp_path / "nan.tiff")
     Image.fromarray(np.array([[-5, 7]], np.int32)).save(tmp_path / "negative.tiff")
-    assert "no known scale" in _refused(tmp_path / "negative.tiff")
+    assert "-5" in _refused(tmp_path / "negative.tiff")
 
 
 def test_16_bit_rgb_is_scaled(tmp_path):
@@ -141,12 +142,36 @@ def test_first_frame_of_an_animation_is_taken(tmp_path):
 
 
 def test_files_that_are_no_images_are_refused_by_name(tmp_path):
-    assert "no such image file" in _refused(tmp_path / "missing.png")
-    assert "is a folder" in _refused(tmp_path)
+    _refused(tmp_path / "missing.png")
+    _refused(tmp_path)
     (tmp_path / "empty.png").touch()
-    assert "zero bytes" in _refused(tmp_path / "empty.png")
+    assert "0 bytes" in _refused(tmp_path / "empty.png")
     (tmp_path / "text.png").write_text("not an image\nat all")
-    assert "not an image" in _refused(tmp_path / "text.png")
+    _refused(tmp_path / "text.png")
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    _refused(tmp_path / "loop.png")
+
+
+def test_pipes_and_devices_are_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    _refused(tmp_path / "pipe.png")
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    _refused(tmp_path / "zero.png")
+
+
+def test_a_file_too_large_for_an_image_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    path = tmp_path / "a.jpg"
+    Image.fromarray(_gradient()).save(path)
+    with path.open("r+b") as file:
+        file.truncate(2 << 30)  # sparse: takes no space on disk
+    monkeypatch.setattr(Image, "open", pytest.fail)
+    assert "2,147 MB" in _refused(path)
+
+
+def test_a_file_name_is_shown_without_its_control_characters(tmp_path):
+    with pytest.raises(UserError) as caught:
+        read_image(tmp_path / "a\x1b[31m\nb.png")
+    assert str(caught.value).isprintable() and "a\\x1b[31m\\nb.png" in str(caught.value)
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF"])
@@ -173,7 +198,7 @@ def test_decompression_bomb_is_refused_before_it_unpacks(tmp_path):
     path = tmp_path / "bomb.png"
     Image.new("1", (20_000, 20_000)).save(path)
     assert path.stat().st_size < 100_000
-    assert "too many pixels" in _refused(path)
+    assert "20,000 x 20,000" in _refused(path) or "400000000" in _refused(path)
 
 
 def test_a_jpeg_of_a_thousand_passes_is_refused_at_once(tmp_path):
@@ -183,12 +208,7 @@ def test_a_jpeg_of_a_thousand_passes_is_refused_at_once(tmp_path):
     assert read_image(path).shape == (64, 64, 3)
     last_scan = content[content.rindex(b"\xff\xda") : -2]
     path.write_bytes(content[:-2] + 1000 * last_scan + content[-2:])
-    assert "scans, and 100 are the most" in _refused(path)
-
-
-def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
-    os.mkfifo(tmp_path / "pipe.png")
-    assert "no regular file" in _refused(tmp_path / "pipe.png")
+    assert "1,010 scans" in _refused(path)
 
 
 def test_a_header_that_claims_more_than_max_pixels_is_refused_at_once(tmp_path):
@@ -201,32 +221,37 @@ def test_a_header_that_claims_more_than_max_pixels_is_refused_at_once(tmp_path):
 
 
 def test_resize_keeps_an_image_of_the_right_size():
-    image = np.random.RandomState(0).randint(0, 256, (8, 8, 3)).astype(np.uint8)
-    np.testing.assert_array_equal(resize_and_crop(image, 8), image)
+    image = np.random.RandomState(0).randint(0, 256, (8, 6, 3)).astype(np.uint8)
+    assert resize_and_crop(image, 8, 6) is image
 
 
-def test_resize_crops_the_middle_of_the_longer_side():
+@pytest.mark.parametrize("height, width", [(10, 10), (10, 5), (5, 10)])
+def test_resize_crops_the_middle_of_the_side_that_is_too_long(height, width):
     columns = np.zeros((10, 30, 3), np.uint8)
-    columns[:, 10:20] = 200
-    np.testing.assert_array_equal(resize_and_crop(columns, 10), np.full((10, 10, 3), 200))
-    np.testing.assert_array_equal(
-        resize_and_crop(np.swapaxes(columns, 0, 1).copy(), 10), np.full((10, 10, 3), 200)
-    )
+    columns[:, 5:25] = 200  # twice as wide as high
+    for image, shape in ((columns, (height, width)), (columns.swapaxes(0, 1), (width, height))):
+        cropped = resize_and_crop(np.ascontiguousarray(image), *shape)
+        assert cropped.shape == (*shape, 3)
+        assert np.abs(cropped.astype(int) - 200).max() < 20  # the filter sees beyond the edge
 
 
-def test_resize_equals_resizing_all_and_cropping():
+@pytest.mark.parametrize("height, width", [(32, 32), (20, 48)])
+def test_resize_equals_resizing_all_and_cropping(height, width):
     image = np.random.RandomState(0).randint(0, 256, (64, 96, 3)).astype(np.uint8)
-    whole = Image.fromarray(image).resize((48, 32), Image.Resampling.BICUBIC)
-    cropped = np.asarray(whole)[:, 8:40].astype(int)
-    assert np.abs(resize_and_crop(image, 32).astype(int) - cropped).max() <= 1
+    scale = max(height / 64, width / 96)
+    size = round(96 * scale), round(64 * scale)
+    whole = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)).astype(int)
+    top, left = (size[1] - height) // 2, (size[0] - width) // 2
+    cropped = whole[top : top + height, left : left + width]
+    assert np.abs(resize_and_crop(image, height, width).astype(int) - cropped).max() <= 1
 
 
 def test_shrinking_is_antialiased():
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[:, ::2] = 255
-    assert np.abs(resize_and_crop(stripes, 16)[2:-2, 2:-2].astype(int) - 128).max() < 30
+    assert np.abs(resize_and_crop(stripes, 16, 16)[2:-2, 2:-2].astype(int) - 128).max() < 30
 
 
 def test_extreme_shapes_give_the_size_asked_for():
     for shape in ((1, 1, 3), (1, 50_000, 3), (50_000, 1, 3), (7, 5, 3)):
-        assert resize_and_crop(np.zeros(shape, np.uint8), 32).shape == (32, 32, 3)
+        assert resize_and_crop(np.zeros(shape, np.uint8), 32, 16).shape == (32, 16, 3)

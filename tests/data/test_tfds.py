@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from flax_resnet.data.sources.tfds import find_prepared
-from tests.dataset_files import load, refused
+from tests.dataset_files import limit_memory, load, refused
 
 
 def test_newest_or_named_version_of_a_prepared_set_is_found(tmp_path):
@@ -33,18 +33,15 @@ def test_newest_or_named_version_of_a_prepared_set_is_found(tmp_path):
     assert full_name("c") is None
 
 
-def test_imagenet_is_refused_by_its_size_before_anything_else(tmp_path):
+def test_imagenet_is_refused_by_its_size_before_anything_else(tmp_path, monkeypatch):
     start = time.monotonic()
-    limit = 10**10
-    message = refused("imagenet2012", tmp_path, data_dir=str(tmp_path), memory_limit=limit)
-    assert "200.4 GB" in message and "config.image_size" in message
-    message = refused(
-        "imagenet2012", tmp_path, data_dir=str(tmp_path), image_size=64, memory_limit=limit
-    )
-    assert "16.4 GB" in message
-    limit = 10**12
-    message = refused("imagenet2012", tmp_path, data_dir=str(tmp_path), memory_limit=limit)
-    assert "set config.image_size" in message
+    limit_memory(monkeypatch, 10**10)
+    for size, fact in ((None, "200.4 GB"), (64, "16.4 GB")):
+        error = refused("imagenet2012", tmp_path, data_dir=str(tmp_path), image_size=size)
+        assert error.code == "out_of_memory" and fact in str(error)
+    limit_memory(monkeypatch, 10**12)
+    error = refused("imagenet2012", tmp_path, data_dir=str(tmp_path))
+    assert (error.code, error.field) == ("invalid", "config.image_size")
     assert time.monotonic() - start < 1
 
 
@@ -53,7 +50,7 @@ def test_absent_set_without_network_lists_the_ways_within_ten_seconds(tmp_path):
         "import sys; from flax_resnet.data.load import load_dataset\n"
         "from flax_resnet.process.errors import UserError\n"
         "try: load_dataset(sys.argv[1])\n"
-        "except UserError as error: print(error, 'tensorflow' in sys.modules)"
+        "except UserError as error: print(error.code, error, 'tensorflow' in sys.modules)"
     )
     # A proxy that does not answer, so that the test holds where there is a network too.
     proxy = "http://127.0.0.1:9"
@@ -77,11 +74,12 @@ def test_absent_set_without_network_lists_the_ways_within_ten_seconds(tmp_path):
         return result.stdout
 
     absent = message("cifar10")
-    assert str(tmp_path) in absent and "no network" in absent
+    assert absent.startswith("unavailable ") and str(tmp_path) in absent
     for way in ("archive=", "data_dir=", "dataset=digits", ".npz", "FOLDER"):
         assert f"\n  --config.{way}" in absent or way in absent
     assert "archive" not in message("mnist")
-    assert "did you mean cifar10 or" in message("cifra10")
+    misspelled = message("cifra10")
+    assert misspelled.startswith("unknown ") and "cifar10 or" in misspelled
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +119,7 @@ def tfds_dir(tmp_path_factory):
     store("grey", (8, 8, 1), {"train": 6, "validation": 3})
     store("ragged", (None, None, 3), both)
     store("unsplit", (8, 8, 3), {"train": 6})
-    store("unlabelled", (8, 8, 3), both, label=tfds.features.Scalar(np.int64))
+    store("unlabeled", (8, 8, 3), both, label=tfds.features.Scalar(np.int64))
     return data_dir
 
 
@@ -143,26 +141,42 @@ def test_grey_set_and_validation_split_are_read(tfds_dir, tmp_path, monkeypatch)
 
 
 def test_set_with_images_of_many_sizes_needs_image_size(tfds_dir, tmp_path):
-    assert "set config.image_size" in refused("ragged", tmp_path, data_dir=str(tfds_dir))
+    error = refused("ragged", tmp_path, data_dir=str(tfds_dir))
+    assert (error.code, error.field) == ("conflict", "config.image_size")
     dataset = load("ragged", tmp_path, data_dir=str(tfds_dir), image_size=5)
     assert dataset.train_images.shape == (6, 5, 5, 3)
     assert dataset.train_images[:, 0, 0, 0].tolist() == list(range(6))
 
 
-def test_set_without_a_needed_part_is_refused(tfds_dir, tmp_path):
-    assert "has train" in refused("unsplit", tmp_path, data_dir=str(tfds_dir))
-    assert "no 'label' of kind ClassLabel" in refused(
-        "unlabelled", tmp_path, data_dir=str(tfds_dir)
-    )
-    assert "streaming" in refused("rgb", tmp_path, data_dir=str(tfds_dir), memory_limit=10)
+def test_set_without_a_needed_part_is_refused(tfds_dir, tmp_path, monkeypatch):
+    for name, code, fact in (
+        ("unsplit", "missing", "validation"),
+        ("unlabeled", "invalid", "ClassLabel"),
+    ):
+        error = refused(name, tmp_path, data_dir=str(tfds_dir))
+        assert (error.code, error.field) == (code, "config.dataset") and fact in str(error)
+    limit_memory(monkeypatch, 10)
+    assert refused("rgb", tmp_path, data_dir=str(tfds_dir)).code == "out_of_memory"
 
 
-def test_damaged_files_of_a_prepared_set_are_named(tfds_dir, tmp_path):
+def test_a_pipe_in_a_prepared_set_is_refused_and_not_waited_for(tfds_dir, tmp_path):
+    shutil.copytree(tfds_dir / "rgb" / "1.0.0", tmp_path / "rgb" / "1.0.0")
+    for name in ("features.json", "dataset_info.json"):
+        pipe = tmp_path / "rgb" / "1.0.0" / name
+        pipe.unlink()
+        os.mkfifo(pipe)
+        assert refused("rgb", tmp_path, data_dir=str(tmp_path)).code == "unreadable"
+    (tmp_path / "other" / ".config").mkdir(parents=True)
+    os.mkfifo(tmp_path / "other" / ".config" / "metadata.json")
+    assert find_prepared("other", tmp_path) is None
+
+
+def test_corrupt_files_of_a_prepared_set_are_named(tfds_dir, tmp_path):
     shutil.copytree(tfds_dir / "rgb", tmp_path / "rgb")
     (shard,) = (tmp_path / "rgb" / "1.0.0").glob("*train.tfrecord*")
     shard.write_bytes(shard.read_bytes()[:-20])
-    message = refused("rgb:1.0.0", tmp_path, data_dir=str(tmp_path))
-    assert str(tmp_path / "rgb" / "1.0.0") in message and "\n" not in message
+    error = refused("rgb:1.0.0", tmp_path, data_dir=str(tmp_path))
+    assert (error.code, error.field) == ("unreadable", str(tmp_path / "rgb" / "1.0.0"))
 
 
 def test_tensorflow_sees_no_accelerator(tfds_dir):

@@ -1,7 +1,7 @@
-"""Damaged data sets and run folders: refused in one line, or read as they were.
+"""Corrupt datasets and run folders: refused in one line, or read as they were.
 
-Where a checksum exists (a .npz file, the cache, tfds's records) damaged data are never read as
-good ones. The other kinds mend the checksum, or have none: there only crashes count.
+Where a checksum exists (a .npz file, the cache, tfds's records) corrupt data are never read as
+good. The other kinds mend the checksum, or have none: there only crashes count.
 """
 
 import hashlib
@@ -24,6 +24,7 @@ from flax_resnet.data.sources.cifar10_archive import read_cifar10_archive
 from flax_resnet.data.sources.npz import read_npz
 from flax_resnet.process.errors import UserError
 from tests.dataset_files import write_archive, write_folder, write_npz
+from tests.logs import collected
 from tests.stress.arguments import arguments
 from tests.stress.mutations import Random, mutate
 from tests.stress.tally import Tally
@@ -32,7 +33,7 @@ NAMES = np.array(["cat", "dog", "élan"])
 
 
 def same(one: Dataset, other: Dataset) -> bool:
-    """Whether two data sets are the same to a training."""
+    """Whether two datasets are the same to a run."""
     arrays = ("train_images", "train_labels", "test_images", "test_labels")
     return one.class_names == other.class_names and all(
         np.array_equal(getattr(one, name), getattr(other, name)) for name in arrays
@@ -45,14 +46,14 @@ class Npz:
     def __init__(self, folder: Path) -> None:
         self._path = folder / "set.npz"
         fields = write_npz(self._path, class_names=NAMES)
-        self._original = read_npz(self._path, None, None)
+        self._original = read_npz(self._path, None)
         self._contents = [self._path.read_bytes()]
         np.savez_compressed(self._path, **fields)
         self._contents.append(self._path.read_bytes())
 
     def __call__(self, random: Random) -> None:
         self._path.write_bytes(mutate(self._contents[int(random.integers(2))], random))
-        assert same(read_npz(self._path, None, None), self._original), "damage was read"
+        assert same(read_npz(self._path, None), self._original), "damage was read"
 
 
 class NpzMended:
@@ -73,7 +74,7 @@ class NpzMended:
                 archive.writestr(
                     f"{name}.npy", mutate(content, random) if name == chosen else content
                 )
-        read_npz(self._path, 8 if random.random() < 0.3 else None, None)
+        read_npz(self._path, 8 if random.random() < 0.3 else None)
 
 
 class Cache:
@@ -94,11 +95,11 @@ class Cache:
             (self._entry / chosen).unlink()
         else:
             (self._entry / chosen).write_bytes(mutate(self._contents[chosen], random))
-        lines: list[str] = []
-        loaded = load_dataset(str(self._source), cache_dir=self._cache, log=lines.append)
+        with collected() as lines:
+            loaded = load_dataset(str(self._source), cache_dir=self._cache)
         assert same(loaded, self._original), f"damage of {chosen} was read"
         assert loaded.digest == self._original.digest and loaded.source == self._original.source
-        assert chosen == "meta.json" or any("damaged" in line for line in lines), chosen
+        assert chosen == "meta.json" or any("corrupt" in line for line in lines), chosen
 
 
 class Archive:

@@ -124,7 +124,7 @@ def read_files(connection: Connection) -> None:
     for path in iter(connection.recv, None):
         start, failure = time.perf_counter(), None
         try:
-            image = resize_and_crop(read_image(path), 32)
+            image = resize_and_crop(read_image(path), 32, 32)
             outcome = "read"
             if image.shape != (32, 32, 3) or image.dtype != np.uint8:
                 failure = f"it gave {image.dtype} {image.shape}"

@@ -1,4 +1,4 @@
-"""Reads CIFAR-10 from its official binary archive, brought by hand; needs no TensorFlow."""
+"""Reads CIFAR-10 from its official binary archive, downloaded by hand; needs no TensorFlow."""
 
 import hashlib
 import tarfile
@@ -37,7 +37,6 @@ def identify_archive(path: Path, image_size: int | None) -> Identity:
 def read_cifar10_archive(
     path: Path,
     image_size: int | None = None,
-    memory_limit: int | None = None,
     *,
     sha256: str = ARCHIVE_SHA256,
     images_per_file: int = _IMAGES_PER_FILE,
@@ -47,7 +46,6 @@ def read_cifar10_archive(
     Args:
         path: the archive.
         image_size: side in pixels to which the images are resized; None: 32.
-        memory_limit: see `check_memory`.
         sha256: what the archive must hash to, in hexadecimal.
         images_per_file: records in each of the six files.
 
@@ -56,13 +54,13 @@ def read_cifar10_archive(
     """
     _check_sha256(path, sha256)
     side = image_size or 32
-    check_memory(str(path), 6 * images_per_file, (side, side), memory_limit)
+    check_memory(str(path), 6 * images_per_file, (side, side))
     size = images_per_file * _RECORD_BYTES
     try:
         with tarfile.open(path, "r:gz") as archive:
             members = _read_members(archive, path, size)
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path}: cannot be unpacked ({reason(error)}); bring it again") from error
+        raise _unreadable(path, f"cannot be unpacked ({reason(error)})") from error
     names = tuple(members[_NAMES_FILE].decode("ascii", "replace").split())
     train = [_parse(members[name], image_size) for name in _TRAIN_FILES]
     test_images, test_labels = _parse(members[_TEST_FILE], image_size)
@@ -80,16 +78,21 @@ def _check_sha256(path: Path, expected: str) -> None:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise UserError(f"config.archive: {path} cannot be read ({reason(error)})") from error
+        raise _unreadable(path, f"cannot be read ({reason(error)})") from error
     if found != expected:
-        raise UserError(
-            f"config.archive: {path} has SHA-256 {found}, expected {expected}; it is damaged or "
-            "not the official cifar-10-binary.tar.gz, bring it again"
-        )
+        raise _unreadable(path, f"has SHA-256 {found}, expected {expected}")
+
+
+def _unreadable(path: Path, fault: str) -> UserError:
+    return UserError(
+        f"config.archive: {path} {fault}; download the official cifar-10-binary.tar.gz again",
+        code="unreadable",
+        field="config.archive",
+    )
 
 
 def _read_members(archive: tarfile.TarFile, path: Path, size: int) -> dict[str, bytes]:
-    """The seven known files; whatever else the archive holds is left alone."""
+    """The seven known files; whatever else the archive holds is ignored."""
     wanted = {*_TRAIN_FILES, _TEST_FILE, _NAMES_FILE}
     members = {}
     for member in archive:
@@ -100,13 +103,12 @@ def _read_members(archive: tarfile.TarFile, path: Path, size: int) -> dict[str, 
         )
         content = archive.extractfile(member) if member.isfile() and right_size else None
         if content is None:
-            raise UserError(
-                f"{path}: {member.name} has {member.size} bytes, expected {size}; bring it again"
-            )
+            fault = f"has {member.size} bytes in {member.name}, expected {size}"
+            raise _unreadable(path, fault)
         members[member.name] = content.read()
     missing = sorted(wanted - set(members))
     if missing:
-        raise UserError(f"{path}: has no {missing[0]}; bring the official archive")
+        raise _unreadable(path, f"has no {missing[0]}")
     return members
 
 

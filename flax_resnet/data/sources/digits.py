@@ -10,12 +10,18 @@ from flax_resnet.data.dataset import Dataset, make_dataset
 from flax_resnet.data.image_arrays import check_memory
 from flax_resnet.process.errors import UserError
 
-# 360 of the 1,797 images, a fifth. A choice of this program: the set has no official split.
+# 360 of the 1,797 images, a fifth: this program's choice, as the set has no official split.
 _TEST_PER_CLASS = 36
 _SPLIT_SEED = 0
 _SIZE = 32  # pixels: the side of a CIFAR image, so that every model for CIFAR-10 takes it
 
-_MISSING = "dataset 'digits' needs scikit-learn; pip install scikit-learn"
+
+def _missing_package() -> UserError:
+    return UserError(
+        "dataset 'digits' needs scikit-learn; pip install scikit-learn",
+        code="unavailable",
+        field="config.dataset",
+    )
 
 
 def identify_digits(image_size: int | None) -> Identity:
@@ -23,11 +29,11 @@ def identify_digits(image_size: int | None) -> Identity:
     try:
         version = importlib.metadata.version("scikit-learn")
     except importlib.metadata.PackageNotFoundError:
-        raise UserError(_MISSING) from None
+        raise _missing_package() from None
     return Identity("digits", "digits", "", image_size, (version,))
 
 
-def read_digits(image_size: int | None, memory_limit: int | None = None) -> Dataset:
+def read_digits(image_size: int | None) -> Dataset:
     """Makes RGB images of the 8x8 digits (values 0-16), 32x32 unless `image_size` says otherwise.
 
     The images are shuffled with a fixed seed; the test split is the first 36 of every class, 360
@@ -35,7 +41,6 @@ def read_digits(image_size: int | None, memory_limit: int | None = None) -> Data
 
     Args:
         image_size: side in pixels; None: 32.
-        memory_limit: see `check_memory`.
 
     Raises:
         UserError: scikit-learn is not installed, or the images do not fit in memory.
@@ -43,11 +48,11 @@ def read_digits(image_size: int | None, memory_limit: int | None = None) -> Data
     try:
         from sklearn.datasets import load_digits
     except ImportError:
-        raise UserError(_MISSING) from None
+        raise _missing_package() from None
     pixels, target = load_digits(return_X_y=True)
     size = _SIZE if image_size is None else image_size
-    check_memory("digits", len(pixels), (size, size), memory_limit)
-    # Enlarged before rounding, as floats: 17 grey levels would show as steps.
+    check_memory("digits", len(pixels), (size, size))
+    # Enlarged before rounding, as floats: 17 gray levels would show as steps.
     images = np.stack([_enlarge(image * (255 / 16), size) for image in pixels.reshape(-1, 8, 8)])
     order = np.random.RandomState(_SPLIT_SEED).permutation(len(images))
     labels = target[order]
@@ -65,7 +70,7 @@ def read_digits(image_size: int | None, memory_limit: int | None = None) -> Data
 
 
 def _enlarge(image: np.ndarray, size: int) -> np.ndarray:
-    """Grey values 0-255, [8, 8], to uint8 [size, size], bicubic; overshoot is clipped."""
+    """Gray values 0-255, [8, 8], to uint8 [size, size], bicubic; overshoot is clipped."""
     enlarged = Image.fromarray(image.astype(np.float32)).resize(
         (size, size), Image.Resampling.BICUBIC
     )

@@ -1,4 +1,4 @@
-"""Reads a dataset from one .npz file: x_train, y_train, x_test, y_test, perhaps class_names."""
+"""Reads a dataset from one .npz file: x_train, y_train, x_test, y_test, optionally class_names."""
 
 import math
 import zipfile
@@ -8,7 +8,7 @@ import numpy as np
 
 from flax_resnet.data.cache import Identity, file_state
 from flax_resnet.data.dataset import Dataset, make_dataset
-from flax_resnet.data.image_arrays import check_bytes, check_memory, resize_images, three_channels
+from flax_resnet.data.image_arrays import check_bytes, resize_images, three_channels
 from flax_resnet.process.errors import UserError, reason, shortened
 
 _FIELDS = ("x_train", "y_train", "x_test", "y_test")
@@ -20,86 +20,93 @@ def identify_npz(path: Path, image_size: int | None) -> Identity:
     return Identity("npz", path.name, str(path), image_size, file_state(path, path.parent))
 
 
-def read_npz(path: Path, image_size: int | None, memory_limit: int | None) -> Dataset:
+def read_npz(path: Path, image_size: int | None) -> Dataset:
     """Reads a .npz file.
 
     Args:
         path: holds x_train and x_test (uint8, [N, H, W, 3], [N, H, W, 1] or [N, H, W]), y_train
-            and y_test (any integers, [N] or [N, 1]) and, if it likes, class_names (text, [K]).
-        image_size: side in pixels to which the images are resized; None: their own.
-        memory_limit: see `check_memory`.
+            and y_test (any integers, [N] or [N, 1]) and optionally class_names (text, [K]).
+        image_size: side in pixels to which the images are resized; None: their own size.
 
     Raises:
-        UserError: the file is damaged or a field is missing or wrong; both are named.
+        UserError: the file is corrupt, or a field is missing or wrong; both are named.
     """
     # Opened by hand: np.load takes what is no zip for a pickle or a lone array, and reads a member
     # before one can see what it claims to hold.
     try:
         with zipfile.ZipFile(path) as archive:
-            members = _check_fields(archive, path, image_size, memory_limit)
+            members = _check_fields(archive, path, image_size)
             arrays = {
                 name: _read_field(archive, info, f"{path}: {name}")
                 for name, info in members.items()
             }
     except UserError:
         raise
-    # A damaged zip fails in any way: BadZipFile, zlib.error, NotImplementedError for a compression
-    # that there is none of, RuntimeError for a password ...
+    # A corrupt zip fails in any way: BadZipFile, zlib.error, NotImplementedError for an unknown
+    # compression, RuntimeError for a password ...
     except Exception as error:
-        raise UserError(f"{path}: is no readable .npz file ({reason(error)})") from error
-    names = arrays.get("class_names")
-    class_names = None
-    if names is not None:
-        if names.dtype.kind != "U" or names.ndim != 1 or not len(names):
-            raise UserError(
-                f"{path}: class_names is {names.dtype} {list(names.shape)}; make it a 1-D array "
-                "of text, np.array(['cat', 'dog'])"
-            )
-        class_names = tuple(str(name) for name in names)
+        raise UserError(
+            f"{path}: is not a readable .npz file ({reason(error)})",
+            code="unreadable",
+            field=str(path),
+        ) from error
     images = [three_channels(arrays[name], f"{path}: {name}") for name in ("x_train", "x_test")]
     if image_size is not None:
         images = [resize_images(array, len(array), image_size) for array in images]
     return make_dataset(
         (images[0], images[1]),
         (arrays["y_train"], arrays["y_test"]),
-        class_names,
+        _class_names(arrays.get("class_names"), f"{path}: class_names"),
         origin=str(path),
         source=f"{path.name} (npz, {path.absolute()})",
         fields=_FIELDS,
     )
 
 
+def _class_names(names: np.ndarray | None, where: str) -> tuple[str, ...] | None:
+    if names is None:
+        return None
+    if names.dtype.kind != "U" or names.ndim != 1 or not len(names):
+        raise UserError(
+            f"{where} is {names.dtype} {list(names.shape)}; make it a 1-D array of text, "
+            "np.array(['cat', 'dog'])",
+            field=where,
+        )
+    return tuple(str(name) for name in names)
+
+
 def _check_fields(
-    archive: zipfile.ZipFile, path: Path, image_size: int | None, memory_limit: int | None
+    archive: zipfile.ZipFile, path: Path, image_size: int | None
 ) -> dict[str, zipfile.ZipInfo]:
-    """Checks that the fields are there and, unpacked, fit in memory; returns those to read."""
+    """Checks that the fields are there and all fit in memory; returns those to read."""
     members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
     missing = [name for name in _FIELDS if name not in members]
     if missing:
         listed = shortened(", ".join(sorted(members)) or "nothing")
-        raise UserError(f"{path}: has no {missing[0]} (it holds {listed}); it needs {_FIELDS}")
+        raise UserError(
+            f"{path}: has no {missing[0]} (it holds {listed}); it needs {', '.join(_FIELDS)}",
+            code="missing",
+            field=f"{path}: {missing[0]}",
+        )
     for info in members.values():
         archive.open(info).close()  # compares the name at the member with that in the index
     held = {name: members[name] for name in (*_FIELDS, "class_names") if name in members}
-    shapes = {
-        name: _check_member(archive, info, f"{path}: {name}", memory_limit)
-        for name, info in held.items()
-    }
-    train, test = shapes["x_train"], shapes["x_test"]
-    if len(train) in (3, 4) and len(test) in (3, 4):  # else the checks of the arrays tell
-        for shape in (train, test):
-            size = (shape[1], shape[2]) if image_size is None else (image_size, image_size)
-            check_memory(str(path), train[0] + test[0], size, memory_limit)
+    shapes = {name: _check_member(archive, info, f"{path}: {name}") for name, info in held.items()}
+    needed = sum(info.file_size for info in held.values())
+    for shape in (shapes["x_train"], shapes["x_test"]):
+        if len(shape) == 3 or shape[3:] == (1,):  # gray images and, made of them, RGB images
+            needed += 3 * math.prod(shape)
+        if image_size is not None and shape:
+            needed += 3 * image_size**2 * shape[0]
+    check_bytes(f"{path}: its arrays", needed)
     return held
 
 
-def _check_member(
-    archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str, memory_limit: int | None
-) -> tuple[int, ...]:
+def _check_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) -> tuple[int, ...]:
     """Checks what an array claims to hold; returns its shape.
 
-    Its bytes must be those that the index says: only then is it read to its end, where zipfile
-    compares the checksum.
+    Its size must be the one in the index: only then is it read to its end, where zipfile compares
+    the checksum.
     """
     with archive.open(info) as member:
         version = np.lib.format.read_magic(member)
@@ -111,14 +118,14 @@ def _check_member(
         shape, _, dtype = read_header(member)
         header_bytes = member.tell()
     if dtype.hasobject:
-        raise UserError(f"{where} cannot be read: it holds Python objects; save a plain array")
+        raise _unreadable(where, "holds Python objects; save a plain array")
     num_bytes = math.prod(shape) * dtype.itemsize
     if info.file_size != header_bytes + num_bytes:
-        raise UserError(
-            f"{where} is damaged: {dtype} {shortened(str(list(shape)), 60)} takes {num_bytes:,} "
-            f"bytes, and it holds {info.file_size - header_bytes:,}; save it again"
+        raise _unreadable(
+            where,
+            f"is corrupt: {dtype} {shortened(str(list(shape)), 60)} takes {num_bytes:,} "
+            f"bytes, but it holds {info.file_size - header_bytes:,}; save it again",
         )
-    check_bytes(where, num_bytes, memory_limit)
     return shape
 
 
@@ -126,6 +133,10 @@ def _read_field(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) -> 
     try:
         with archive.open(info) as member:
             return np.lib.format.read_array(member, allow_pickle=False)
-    # A damaged zip member: a bad checksum, broken compression, an end too early.
+    # A corrupt zip member: a bad checksum, broken compression, an end too early.
     except Exception as error:
-        raise UserError(f"{where} is damaged ({reason(error)}); save it again") from error
+        raise _unreadable(where, f"is corrupt ({reason(error)}); save it again") from error
+
+
+def _unreadable(where: str, fault: str) -> UserError:
+    return UserError(f"{where} {fault}", code="unreadable", field=where)

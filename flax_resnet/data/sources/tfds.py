@@ -5,7 +5,6 @@ import fnmatch
 import json
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 from flax_resnet.data.cache import Identity, folder_state
@@ -14,8 +13,9 @@ from flax_resnet.data.image_arrays import check_memory
 from flax_resnet.data.sources.tfds_download import download_tfds, import_tensorflow, missing_package
 from flax_resnet.data.sources.tfds_reader import TfdsReader
 from flax_resnet.process.errors import UserError, reason
+from flax_resnet.process.paths import expand_user
 
-# "name", "name/config", "name:version" or "name/config:version", as tfds.load takes it.
+# "name", "name/config", "name:version" or "name/config:version", as tfds.load accepts it.
 _NAME = re.compile(r"(?P<base>\w+)(/(?P<config>[\w.-]+))?(:(?P<version>[\d.*]+))?")
 
 # Training and validation images (Russakovsky et al. 2015, table 2), known without its files.
@@ -41,18 +41,6 @@ def tfds_data_dir(data_dir: str | None) -> Path:
     return expand_user(chosen, "config.data_dir").absolute()
 
 
-def expand_user(path: str, field: str) -> Path:
-    """A path with its ~ or ~user replaced by a home folder.
-
-    Raises:
-        UserError: there is no such user; `field` is named.
-    """
-    try:
-        return Path(path).expanduser()
-    except RuntimeError as error:
-        raise UserError(f"{field}: {path} names no home folder; check the path") from error
-
-
 def find_prepared(name: str, data_dir: Path) -> Prepared | None:
     """Finds a prepared set, whatever its file format, without importing tfds.
 
@@ -69,8 +57,10 @@ def find_prepared(name: str, data_dir: Path) -> Prepared | None:
     match = _NAME.fullmatch(name)
     if match is None:
         raise UserError(
-            f"config.dataset: {name!r} is no file or folder here and no tfds name "
-            "(name, name/config or name:version)"
+            f"config.dataset: {name!r} is neither a file or folder nor a tfds name "
+            "(name, name/config or name:version)",
+            code="unknown",
+            field="config.dataset",
         )
     folder = data_dir / match["base"]
     config = match["config"] or _default_config(folder)
@@ -87,65 +77,75 @@ def find_prepared(name: str, data_dir: Path) -> Prepared | None:
 
 
 def _default_config(folder: Path) -> str | None:
-    """The config that tfds takes when none is named; it notes it beside the configs."""
+    """The config that tfds uses when none is named; it records it beside the configs."""
+    file = folder / ".config" / "metadata.json"
+    if not file.is_file():
+        return None
     try:
-        metadata = json.loads((folder / ".config" / "metadata.json").read_text(encoding="utf-8"))
+        metadata = json.loads(file.read_text(encoding="utf-8"))
         default = metadata.get("default_config_name")
         return default if isinstance(default, str) else None
     except (OSError, ValueError, AttributeError, RecursionError):
         return None
 
 
-def prepare_tfds(
-    name: str,
-    data_dir: Path,
-    image_size: int | None,
-    memory_limit: int | None,
-    log: Callable[[str], None],
-) -> Prepared:
+def prepare_tfds(name: str, data_dir: Path, image_size: int | None) -> Prepared:
     """Finds a set on disk or downloads it; see `find_prepared` and `download_tfds`."""
     prepared = find_prepared(name, data_dir)
     if prepared is not None:
         return prepared
     if name.split("/")[0].split(":")[0] == "imagenet2012":
-        _check_imagenet(image_size, memory_limit)
-    download_tfds(name, data_dir, log)
+        _check_imagenet(image_size)
+    download_tfds(name, data_dir)
     prepared = find_prepared(name, data_dir)
     if prepared is None:
-        raise UserError(f"dataset {name!r}: tfds prepared it, but not in {data_dir}")
+        raise UserError(
+            f"dataset {name!r}: tfds prepared it, but not in {data_dir}",
+            code="missing",
+            field="config.data_dir",
+        )
     return prepared
 
 
-def _check_imagenet(image_size: int | None, memory_limit: int | None) -> None:
+def _check_imagenet(image_size: int | None) -> None:
     what, side = "imagenet2012", image_size
     if side is None:
-        what, side = f"{what} (config.image_size, which it needs, is not set; at 224)", 224
-    check_memory(what, _IMAGENET_NUM_IMAGES, (side, side), memory_limit)
+        what, side = f"{what} (at 224, as config.image_size is not set)", 224
+    check_memory(what, _IMAGENET_NUM_IMAGES, (side, side))
     if image_size is None:
-        raise UserError("imagenet2012: its images differ in size; set config.image_size")
+        raise UserError(
+            "imagenet2012: its images differ in size; set config.image_size",
+            field="config.image_size",
+        )
 
 
 def identify_tfds(name: str, prepared: Prepared, image_size: int | None) -> Identity:
     """The identity of a prepared set for the cache."""
-    files = [path for path in prepared.folder.rglob("*") if path.is_file()]
+    paths = list(prepared.folder.rglob("*"))
+    for path in paths:  # tfds would wait for a pipe for ever
+        if not path.is_file() and not path.is_dir():
+            raise UserError(
+                f"dataset {name!r}: {path} is not a regular file; remove it",
+                code="unreadable",
+                field=str(path),
+            )
+    files = [path for path in paths if path.is_file()]
     state = folder_state(files, prepared.data_dir)
     return Identity("tfds", name, str(prepared.data_dir), image_size, state)
 
 
-def read_tfds(
-    name: str, prepared: Prepared, image_size: int | None, memory_limit: int | None
-) -> Dataset:
+def read_tfds(name: str, prepared: Prepared, image_size: int | None) -> Dataset:
     """Reads a prepared set with `tfds.load`, without the network.
 
     Args:
         name: what to call it.
         prepared: where it is.
-        image_size: side in pixels to which the images are resized; None: their own, all alike.
-        memory_limit: see `check_memory`.
+        image_size: side in pixels to which the images are resized; None: their own size, the same
+            for all.
 
     Raises:
-        UserError: the set has no images with labels or no two splits, its files are damaged, or
-            it does not fit in memory.
+        UserError: the set has no labeled images or lacks a split, its files are corrupt, or it
+            does not fit in memory.
     """
     import_tensorflow()
     try:
@@ -154,7 +154,7 @@ def read_tfds(
         splits = reader.splits()
         shape = reader.image_shape(splits[0])
         sizes = [reader.info.splits[split].num_examples for split in splits]
-        check_memory(name, sum(sizes), shape, memory_limit)
+        check_memory(name, sum(sizes), shape)
         (train, train_labels), (test, test_labels) = (
             reader.read(split, size, shape) for split, size in zip(splits, sizes, strict=True)
         )
@@ -163,11 +163,13 @@ def read_tfds(
         raise
     except ImportError as error:  # the reader of a file format, array_record for one
         raise missing_package(error) from error
-    # Damaged files come as errors of tfds, TensorFlow, protobuf ... with no class in common.
+    # Corrupt files come as errors of tfds, TensorFlow, protobuf ... with no class in common.
     except Exception as error:
         raise UserError(
             f"dataset {name!r}: tfds cannot read {prepared.folder} ({reason(error)}); remove that "
-            "folder and prepare it again"
+            "folder and prepare the dataset again",
+            code="unreadable",
+            field=str(prepared.folder),
         ) from error
     source = f"{name} (tfds, {prepared.folder})"
     return make_dataset(

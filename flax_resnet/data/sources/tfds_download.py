@@ -1,15 +1,17 @@
 """Imports TensorFlow Datasets safely, and prepares a set that is not on disk yet."""
 
 import difflib
+import logging
 import os
 import threading
 import types
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
 from flax_resnet.process.errors import UserError, reason
+
+logger = logging.getLogger(__name__)
 
 _PROBE_URL = "https://storage.googleapis.com/tfds-data/"
 _PROBE_SECONDS = 6.0
@@ -64,12 +66,14 @@ def missing_package(error: ImportError) -> UserError:
     module = (error.name or "tensorflow-datasets").split(".")[0]
     package = _PACKAGES.get(module, module)
     return UserError(
-        f"reading this dataset needs the package {package} ({reason(error)}); pip install {package}"
+        f"this dataset needs the package {package} ({reason(error)}); pip install {package}",
+        code="unavailable",
+        field="config.dataset",
     )
 
 
 def has_network(url: str = _PROBE_URL, seconds: float = _PROBE_SECONDS) -> bool:
-    """Whether an HTTP server answers, anything at all, in so many seconds; heeds HTTPS_PROXY."""
+    """Whether an HTTP server answers, anything at all, in that time; respects HTTPS_PROXY."""
     answered = threading.Event()
     finished = threading.Event()
 
@@ -90,27 +94,23 @@ def has_network(url: str = _PROBE_URL, seconds: float = _PROBE_SECONDS) -> bool:
     return answered.is_set()
 
 
-def download_tfds(
-    name: str, data_dir: Path, log: Callable[[str], None], probe: Callable[[], bool] = has_network
-) -> None:
+def download_tfds(name: str, data_dir: Path) -> None:
     """Downloads and prepares a tfds set in `data_dir`.
 
     Args:
-        name: as `tfds.load` takes it.
+        name: as `tfds.load` accepts it.
         data_dir: tfds's folder of prepared sets.
-        log: receives one line before the download.
-        probe: tells whether there is a network; tfds itself tries for minutes before it gives up.
 
     Raises:
-        UserError: no such set, no network or a failed download; it lists the ways out.
+        UserError: no such set, no network or a failed download; it lists the alternatives.
     """
     _check_name(name)
     absent = f"dataset {name!r} is not prepared in {data_dir}"
-    if not probe():
-        raise UserError(f"{absent} and there is no network to download it; {_ways(name)}")
+    if not has_network():  # tfds itself would try for minutes
+        raise _unavailable(name, f"{absent} and there is no network to download it")
     import_tensorflow()
     tfds = import_tfds()
-    log(f"{absent}: downloading it")
+    logger.warning("%s: downloading it", absent)
     try:
         # try_download_gcs: tfds's own prepared copy first, where this tfds offers it (the
         # try_gcs of tfds.load excludes a data_dir, so it would download every time).
@@ -119,9 +119,7 @@ def download_tfds(
         builder.download_and_prepare(download_config=config)
     # tfds raises whatever its many dataset scripts and network libraries raise.
     except Exception as error:
-        raise UserError(f"{absent} and preparing it failed ({reason(error)}); {_ways(name)}") from (
-            error
-        )
+        raise _unavailable(name, f"{absent} and preparing it failed ({reason(error)})") from error
 
 
 def _check_name(name: str) -> None:
@@ -130,16 +128,18 @@ def _check_name(name: str) -> None:
     if base in known:
         return
     close = difflib.get_close_matches(base, [*known, "digits"], n=3)
-    hint = f"did you mean {' or '.join(close)}?" if close else "tfds's catalogue lists the names"
+    hint = f"did you mean {' or '.join(close)}?" if close else "tfds's catalog lists the names"
     here = "has no folder train/" if Path(name).exists() else "does not exist"
     raise UserError(
         f"config.dataset: no tfds dataset is called {base!r}: {hint}; as a folder with "
-        f"train/CLASS/ and test/CLASS/, {name} {here}"
+        f"train/CLASS/ and test/CLASS/, {name} {here}",
+        code="unknown",
+        field="config.dataset",
     )
 
 
-def _ways(name: str) -> str:
-    """The ways to images without a download, a line each."""
+def _unavailable(name: str, fault: str) -> UserError:
+    """The error with the ways to get images without a download, one per line."""
     ways = [
         f"--config.data_dir=DIR, where tfds has prepared {name} elsewhere",
         "--config.dataset=digits, which needs no download",
@@ -148,4 +148,6 @@ def _ways(name: str) -> str:
     ]
     if name.split(":")[0] == "cifar10":
         ways.insert(0, "--config.archive=.../cifar-10-binary.tar.gz, the official archive")
-    return "use one of:\n" + "\n".join(f"  {way}" for way in ways)
+    lines = "\n".join(f"  {way}" for way in ways)
+    message = f"{fault}; use one of:\n{lines}"
+    return UserError(message, code="unavailable", field="config.dataset")

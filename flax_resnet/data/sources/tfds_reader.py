@@ -10,7 +10,7 @@ from flax_resnet.data.image_files import resize_and_crop
 from flax_resnet.data.sources.tfds_download import import_tensorflow, import_tfds
 from flax_resnet.process.errors import UserError
 
-_BATCH = 500  # images converted at a time: enough to amortise the step out of TensorFlow
+_BATCH = 500  # images converted at a time: enough to amortize the step out of TensorFlow
 
 
 class TfdsReader:
@@ -37,11 +37,15 @@ class TfdsReader:
                 held = ", ".join(self.info.features)
                 raise UserError(
                     f"dataset {self._name!r}: has no {key!r} of kind {kind.__name__} (it holds "
-                    f"{held}); take an image-classification set"
+                    f"{held}); use an image-classification set",
+                    field="config.dataset",
                 )
         dtype = np.dtype(self.info.features["image"].np_dtype)
         if dtype != np.uint8:
-            raise UserError(f"dataset {self._name!r}: has {dtype} images, not uint8; take another")
+            raise UserError(
+                f"dataset {self._name!r}: has {dtype} images, not uint8; use another",
+                field="config.dataset",
+            )
 
     def splits(self) -> tuple[str, str]:
         """The names of the training and the test split."""
@@ -52,7 +56,9 @@ class TfdsReader:
         if "train" not in held or test is None:
             raise UserError(
                 f"dataset {self._name!r}: needs a split 'train' and a split 'test' or "
-                f"'validation', but has {', '.join(held) or 'none'}; take another"
+                f"'validation', but has {', '.join(held) or 'none'}; use another",
+                code="missing",
+                field="config.dataset",
             )
         return "train", test
 
@@ -147,9 +153,11 @@ class TfdsReader:
         for example in dataset.as_numpy_iterator():
             image = three_channels(example["image"][None], where)[0]
             if self._image_size is not None:
-                image = resize_and_crop(image, self._image_size)
+                image = resize_and_crop(image, self._image_size, self._image_size)
             elif image.shape[:2] != shape:
                 raise UserError(
-                    f"dataset {self._name!r}: its images differ in size; set config.image_size"
+                    f"dataset {self._name!r}: its images differ in size; set config.image_size",
+                    code="conflict",
+                    field="config.image_size",
                 )
             yield image[None], example["label"][None]

@@ -1,0 +1,56 @@
+"""Gathers transformed batches from a fixed array of images."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Int64, Shaped, UInt8
+
+from flax_resnet.data.transforms.crop import RandomCrop, pad, windows
+from flax_resnet.data.transforms.flip import RandomFlip
+from flax_resnet.data.transforms.transform import Transform
+
+MAX_BYTES = 2 << 30
+
+
+class ImageTable:
+    """The training images, and the transforms to apply to a batch of them in turn.
+
+    A flip followed by a crop, as nearly every run uses them, takes one gather instead of three
+    passes over the batch (2.5 times as fast): from a table of the padded images and their mirror
+    images, made once if it fits in `max_bytes`. The result is the same bit for bit.
+
+    Attributes:
+        num_bytes: size of the table; 0 without one.
+    """
+
+    def __init__(
+        self,
+        images: UInt8[np.ndarray, "n h w c"],
+        transforms: Sequence[Transform],
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
+        self._images = images
+        self._transforms = tuple(transforms)
+        self._windows = None
+        self.num_bytes = 0
+        match self._transforms:
+            case (RandomFlip(), RandomCrop(padding), *_):
+                num, height, width, channels = images.shape
+                size = 2 * num * (height + 2 * padding) * (width + 2 * padding) * channels
+                if size <= max_bytes:
+                    self.num_bytes = size
+                    table = pad(np.concatenate([images, images[:, :, ::-1]]), padding)
+                    self._windows = windows(table, images.shape[1:])
+
+    def batch(
+        self, index: Int64[np.ndarray, " b"], draws: Sequence[Shaped[np.ndarray, "b ..."]]
+    ) -> UInt8[np.ndarray, "b h w c"]:
+        """The images at `index`, transformed by what each transform drew for them."""
+        if self._windows is None:
+            batch, done = self._images[index], 0
+        else:
+            flip, (top, left) = draws[0], draws[1].T
+            batch, done = self._windows[index + flip * len(self._images), top, left], 2
+        for transform, drawn in zip(self._transforms[done:], draws[done:], strict=True):
+            batch = transform.apply(batch, drawn)
+        return batch
