@@ -11,11 +11,12 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 ).strip()
-_cache = tempfile.TemporaryDirectory(prefix="flax_resnet-tests-")
-os.environ["FLAX_RESNET_CACHE"] = _cache.name
-# The tests' trainings share their compiled programs, those in processes of their own too.
-os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(_cache.name, "compiled")
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+if "PYTEST_XDIST_WORKER" not in os.environ:  # the workers share the cache of who starts them
+    _cache = tempfile.TemporaryDirectory(prefix="flax_resnet-tests-")
+    os.environ["FLAX_RESNET_CACHE"] = _cache.name
+    # All runs share their compiled programs, those in processes of their own too.
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(_cache.name, "compiled")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
 
 # As the command line does: orbax logs every step of its work as a warning.
 logging.getLogger("absl").setLevel(logging.ERROR)

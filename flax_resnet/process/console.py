@@ -21,6 +21,7 @@ def exit_code(command: Callable[[], int]) -> int:
         # A file or a class may have a name that the terminal's encoding does not hold.
         sys.stdout.reconfigure(errors="backslashreplace")
     print_log_lines()
+    sys.unraisablehook = _unraisable
     try:
         code = command()
         sys.stdout.flush()
@@ -56,6 +57,12 @@ def print_log_lines() -> None:
     logger.setLevel(logging.INFO)
     logger.propagate = False
     logging.getLogger("absl").setLevel(logging.ERROR)
+
+
+def _unraisable(error: "sys.UnraisableHookArgs") -> None:
+    # Of several arrays that orbax writes at once, those after one that failed report to nobody.
+    if str(error.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(error)
 
 
 class _Printer(logging.Handler):

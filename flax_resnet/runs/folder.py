@@ -1,9 +1,11 @@
 """The folder of a run: where its files are, who writes to it, whether the run may resume."""
 
+import contextlib
 import dataclasses
 import fcntl
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -66,39 +68,55 @@ class RunFolder:
         self.summary_file = self.path / "summary.txt"
         self.checkpoints = self.path / "checkpoints"
         self.tensorboard = self.path / "tensorboard"
+        self._lock_file = self.path / ".lock"
 
-    def lock(self) -> None:
-        """Makes the folder and reserves it for this process until the process ends.
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Makes the folder and reserves it for this process.
 
         Raises:
           UserError: another process is training there, or the folder cannot be written.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            # Never closed: the system drops the lock when the process dies, however it dies.
-            self._lock_file = open(self.path / ".lock", "w")
+            # The system drops the lock when the process dies, however it dies.
+            file = open(self._lock_file, "w")
         except OSError as error:
             raise UserError(
                 f"workdir {self.path} cannot be written: {error.strerror}",
                 code="unwritable",
                 field=str(self.path),
             ) from error
-        try:
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(
-                f"another process is training in {self.path}: wait for it, stop it, "
-                "or choose another --workdir",
-                code="busy",
-                field=str(self.path),
-            ) from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise UserError(
+                    f"another process is training in {self.path}: wait for it, stop it, "
+                    "or choose another --workdir",
+                    code="busy",
+                    field=str(self.path),
+                ) from error
+            for leftover in self.path.glob(".*.part"):  # of a killed process (process/files.py)
+                leftover.unlink(missing_ok=True)
+            self._held = os.fstat(file.fileno())
+            yield
 
-        for leftover in self.path.glob(".*.part"):  # of a killed process (process/files.py)
-            leftover.unlink(missing_ok=True)
+    def check_held(self) -> None:
+        """Checks that the folder is still the one that this process reserved.
 
-    def unlock(self) -> None:
-        """Releases the folder."""
-        self._lock_file.close()
+        Raises:
+          UserError: it was deleted or replaced; another run may have begun in its place.
+        """
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.stat(self._lock_file), self._held):
+                return
+        raise UserError(
+            f"{self.path} was deleted or replaced while this run was training in it: stopped, "
+            "and nothing more is written there",
+            code="conflict",
+            field=str(self.path),
+        )
 
     def check_resumable(self, config: ConfigDict) -> None:
         """Checks that a run which has checkpoints may resume under `config`.

@@ -70,38 +70,34 @@ def train_and_evaluate(
     stop = StopRequest() if stop is None else stop
     last_epoch = min(until_epoch or config.num_epochs, config.num_epochs)
     run = RunFolder(workdir)
-    run.lock()
-    try:
-        with Checkpoints(run.checkpoints, keep_best=config.validation_split > 0) as checkpoints:
-            latest = checkpoints.latest
-            if latest is not None:
-                run.check_resumable(config)
-                if _is_finished(run, checkpoints, last_epoch):
-                    final = describe_row(read_metrics(run.metrics_file)[-1])
-                    logger.info("%s is finished: %s", run.path, final)
-                    return Outcome(None, latest.step)
-                run.check_arithmetic()
-            session, progress = open_session(
-                config,
-                run,
-                checkpoints,
-                devices=devices,
-                cache_dir=cache_dir,
-                last_epoch=last_epoch,
-                stop=stop,
-            )
-            with stop.saving_first():
-                train(session, progress, stop, (*default_hooks(), *hooks))
-            if not stop or _is_finished(run, checkpoints, last_epoch):
-                return Outcome(None, progress.step)
-            logger.info(
-                "saved at step %d in %s; run the same command again to resume",
-                progress.step,
-                run.path,
-            )
-            return Outcome(stop.signum, progress.step)
-    finally:
-        run.unlock()
+    with (
+        run.locked(),
+        Checkpoints(run.checkpoints, keep_best=config.validation_split > 0) as checkpoints,
+    ):
+        latest = checkpoints.latest
+        if latest is not None:
+            run.check_resumable(config)
+            if _is_finished(run, checkpoints, last_epoch):
+                final = describe_row(read_metrics(run.metrics_file)[-1])
+                logger.info("%s is finished: %s", run.path, final)
+                return Outcome(None, latest.step)
+            run.check_arithmetic()
+        session, progress = open_session(
+            config,
+            run,
+            checkpoints,
+            devices=devices,
+            cache_dir=cache_dir,
+            last_epoch=last_epoch,
+            stop=stop,
+        )
+        with stop.saving_first():
+            train(session, progress, stop, (*default_hooks(), *hooks))
+        if not stop or _is_finished(run, checkpoints, last_epoch):
+            return Outcome(None, progress.step)
+        resume = "run the same command again to resume"
+        logger.info("saved at step %d in %s; %s", progress.step, run.path, resume)
+        return Outcome(stop.signum, progress.step)
 
 
 def _is_finished(run: RunFolder, checkpoints: Checkpoints, last_epoch: int) -> bool:
@@ -198,6 +194,7 @@ def evaluate_epoch(
             return False
         record |= {f"{name}_loss": evaluation.loss, f"{name}_accuracy": evaluation.accuracy}
     # The record first: after a crash in between, resuming drops it and makes it again.
+    session.run.check_held()
     session.metrics.append(record)
     progress.begin_epoch(session.parallel)
     for hook in hooks:
@@ -240,6 +237,7 @@ def make_record(session: Session, progress: Progress) -> Row:
 
 def save(session: Session, progress: Progress, val_accuracy: float | None = None) -> None:
     """Begins to write a checkpoint of this place."""
+    session.run.check_held()
     session.checkpoints.save(progress.to_save(), progress.step, val_accuracy=val_accuracy)
     progress.saved = progress.step, progress.awaiting_evaluation
     progress.last_save = time.monotonic()

@@ -21,7 +21,6 @@ from flax_resnet.config.build import (
 from flax_resnet.config.conv_choice import CONVOLVE, choose_conv
 from flax_resnet.config.load import check_image_size
 from flax_resnet.data.batches import TrainBatches
-from flax_resnet.data.dataset import Dataset
 from flax_resnet.data.load import load_dataset
 from flax_resnet.data.transforms import build_transforms
 from flax_resnet.engine.dispatch import CompiledSteps, PlacedChunk, choose_steps_per_dispatch
@@ -29,7 +28,7 @@ from flax_resnet.engine.evaluate import Evaluator
 from flax_resnet.engine.mesh import DataParallel
 from flax_resnet.engine.state import MetricSums, TrainState, init_state
 from flax_resnet.inference.model import load_trained, start_from
-from flax_resnet.models.summary import Summary, format_summary, summarize
+from flax_resnet.models.summary import format_summary, summarize
 from flax_resnet.process.errors import UserError
 from flax_resnet.process.files import write_text
 from flax_resnet.process.signals import StopRequest
@@ -116,37 +115,12 @@ def open_session(
     """
     parallel = DataParallel(config.parallel, config.batch_norm, devices)
     latest = checkpoints.latest
-    dataset = load_dataset(
-        config.dataset,
-        data_dir=config.data_dir,
-        archive=config.archive,
-        image_size=config.image_size,
-        cache_dir=cache_dir,
-    )
-    check_image_size(config, dataset.image_shape)
-    data, batches, splits = _split(config, dataset, parallel)
+    data, batches, splits = _load(config, cache_dir, parallel)
     if latest is not None:
         run.check_data(data)
     arithmetic = _arithmetic(config, run, data, batches, parallel, resumes=latest is not None)
     schedule = build_schedule(config, batches.steps_per_epoch)
-    train_steps = _train_steps(config, data, batches, parallel, arithmetic.conv)
-    eval_steps = parallel.compile_eval(build_eval_step(config, dataset.num_classes))
-    evaluators = {
-        name: Evaluator(
-            eval_steps, parallel, *split, config.eval_batch_size, config.steps_per_dispatch
-        )
-        for name, split in splits.items()
-    }
-    summary = summarize(build_model(config, dataset.num_classes), dataset.image_shape)
-    if latest is None:
-        progress = Progress(
-            parallel.replicate(_initial_state(config, data)),
-            parallel.replicate(MetricSums.zeros()),
-        )
-    else:
-        expected = abstract_checkpoint(config, dataset.num_classes, dataset.image_shape)
-        saved = checkpoints.restore(Saved(*expected, 0.0, True), parallel.replicated)
-        progress = Progress.resumed(saved, latest.step)
+    progress = _progress(config, data, checkpoints, parallel)
     checkpoints.check_space(progress.to_save())
     run.claim(config, data, arithmetic)
     # The record of an epoch that is about to be evaluated again is made again, too.
@@ -162,24 +136,32 @@ def open_session(
         data=data,
         batches=batches,
         steps_per_dispatch=batches.steps_per_chunk,
-        train_steps=train_steps,
-        evaluators=evaluators,
+        train_steps=_train_steps(config, data, batches, parallel, arithmetic.conv),
+        evaluators=_evaluators(config, data, parallel, splits),
         schedule=schedule,
         checkpoints=checkpoints,
         metrics=MetricsLog(run, logged),
         save_policy=SavePolicy(config.checkpoint_every_steps, config.checkpoint_every_minutes),
     )
-    _describe(session, config, arithmetic, summary, progress)
+    _describe(session, config, arithmetic, progress)
     start = time.monotonic()
     stop.call(lambda: _compile(session, progress))
     logger.info("compiled in %.1f s", time.monotonic() - start)
     return session, progress
 
 
-def _split(
-    config: ConfigDict, dataset: Dataset, parallel: DataParallel
+def _load(
+    config: ConfigDict, cache_dir: Path | None, parallel: DataParallel
 ) -> tuple[DataInfo, TrainBatches, dict[str, tuple[Any, Any]]]:
-    """Training batches, and the images to evaluate on."""
+    """Training batches, and the images and labels to evaluate on by split."""
+    dataset = load_dataset(
+        config.dataset,
+        data_dir=config.data_dir,
+        archive=config.archive,
+        image_size=config.image_size,
+        cache_dir=cache_dir,
+    )
+    check_image_size(config, dataset.image_shape)
     digest = dataset.digest
     dataset = dataset.first(config.train_images, config.test_images)
     splits = {"test": (dataset.test_images, dataset.test_labels)}
@@ -269,6 +251,33 @@ def _train_steps(
     }
 
 
+def _evaluators(
+    config: ConfigDict,
+    data: DataInfo,
+    parallel: DataParallel,
+    splits: dict[str, tuple[Any, Any]],
+) -> dict[str, Evaluator]:
+    """The evaluator of each split, around one compiled step."""
+    steps = parallel.compile_eval(build_eval_step(config, len(data.class_names)))
+    return {
+        name: Evaluator(steps, parallel, *split, config.eval_batch_size, config.steps_per_dispatch)
+        for name, split in splits.items()
+    }
+
+
+def _progress(
+    config: ConfigDict, data: DataInfo, checkpoints: Checkpoints, parallel: DataParallel
+) -> Progress:
+    """The start of a run, or the place of its last checkpoint."""
+    latest = checkpoints.latest
+    if latest is None:
+        state = _initial_state(config, data)
+        return Progress(parallel.replicate(state), parallel.replicate(MetricSums.zeros()))
+    expected = abstract_checkpoint(config, len(data.class_names), data.image_shape)
+    saved = checkpoints.restore(Saved(*expected, 0.0, True), parallel.replicated)
+    return Progress.resumed(saved, latest.step)
+
+
 def _initial_state(config: ConfigDict, data: DataInfo) -> TrainState:
     state = init_state(
         build_model(config, len(data.class_names)),
@@ -287,13 +296,11 @@ def _initial_state(config: ConfigDict, data: DataInfo) -> TrainState:
 
 
 def _describe(
-    session: Session,
-    config: ConfigDict,
-    arithmetic: Arithmetic,
-    summary: Summary,
-    progress: Progress,
+    session: Session, config: ConfigDict, arithmetic: Arithmetic, progress: Progress
 ) -> None:
+    """Says what is trained on what; writes the layer table to summary.txt."""
     data, parallel, steps = session.data, session.parallel, session.batches.steps_per_epoch
+    summary = summarize(build_model(config, len(data.class_names)), data.image_shape)
     text = format_summary(summary, config.model)
     write_text(session.run.summary_file, text + "\n")
     validation = f" / {data.val_images:,} validation" if data.val_images else ""

@@ -47,11 +47,11 @@ def test_a_reader_that_closes_the_pipe_sees_no_traceback():
         "import sys; from flax_resnet.process.console import exit_code\n"
         "sys.exit(exit_code(lambda: [print('line') for _ in range(100_000)] and 0))"
     )
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    assert process.stdout is not None and process.stderr is not None
-    process.stdout.read(5)
-    process.stdout.close()
-    assert process.stderr.read() == b""
-    assert process.wait(timeout=60) == 141
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.read(5)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(timeout=60) == 141

@@ -43,13 +43,13 @@ def test_plot_and_export_need_an_output_that_can_be_written(tiny_run, tmp_path, 
     assert "cannot be written" in fails([*plot, str(tmp_path / "absent" / "a.png")], capsys)
     assert "folder.png" in fails([*plot, str(tmp_path / "folder.png")], capsys)
     assert "file.txt" in fails([*plot, str(file / "a.png")], capsys)
-    assert "must end in one of" in fails([*plot, str(file)], capsys)
+    assert ".png, .svg, .pdf" in fails([*plot, str(file)], capsys)
     assert "long" in fails([*plot, str(tmp_path / ("a" * 300 + ".png"))], capsys)
     export = ["export", "--workdir", str(tiny_run), "--output"]
     assert "cannot be written" in fails([*export, str(tmp_path / "absent" / "a")], capsys)
-    assert "no name of a file" in fails([*export, str(tmp_path)], capsys)
-    assert "no name of a file" in fails([*export, ""], capsys)
-    assert "no name of a file" in fails([*export, "/"], capsys)
+    assert "is not a file name" in fails([*export, str(tmp_path)], capsys)
+    assert "is not a file name" in fails([*export, ""], capsys)
+    assert "is not a file name" in fails([*export, "/"], capsys)
     assert file.read_text() == "kept"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file.txt", "folder.png"]
 

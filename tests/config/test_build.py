@@ -1,0 +1,95 @@
+"""A recipe of a config is the step that its names stand for."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from flax_resnet.config.build import build_model, build_optimizer, build_train_step
+from flax_resnet.engine.state import MetricSums, TrainState, init_state
+from flax_resnet.engine.steps import make_normalize, make_train_step
+from flax_resnet.optim.optimizers import OPTIMIZERS, decay_mask
+from tests.conftest import tiny_config
+
+STEPS_PER_EPOCH = 7  # of tiny_config, which has 2 epochs
+BATCH = (
+    np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8),
+    np.arange(4, dtype=np.int32),
+)
+NETWORK = {
+    "design.stage_sizes": (1,),
+    "design.stage_channels": (2,),
+    "design.kernel_sizes": (3,),
+    "design.shortcut_kernels": (1,),
+}
+
+
+def take(config: Any, step: int, train_step: Any = None) -> tuple[TrainState, float]:
+    """The state after one step from a fresh state at `step`, and the loss."""
+    state = init_state(build_model(config, 10), build_optimizer(config), (8, 8, 3), seed=0)
+    state = dataclasses.replace(state, step=jnp.int32(step))
+    train_step = train_step or build_train_step(config, 10, STEPS_PER_EPOCH)
+    state, sums = jax.jit(train_step)(state, MetricSums.zeros(), BATCH)
+    return state, float(sums.loss)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "optimizer", "step", "fraction"),
+    [
+        (
+            {"optimizer": "adamw", "weight_decay": 0.5, "schedule": "cosine", "warmup_epochs": 1.0},
+            OPTIMIZERS["adamw"](weight_decay=0.5),
+            10,  # 3 of the 7 steps after the warm-up
+            (1 + math.cos(math.pi * 3 / 7)) / 2,
+        ),
+        (
+            {"optimizer": "nesterov", "weight_decay": 0.5, "decay": "kernels", "momentum": 0.7}
+            | {"schedule": "one_cycle"},
+            OPTIMIZERS["nesterov"](momentum=0.7, weight_decay=0.5, mask=decay_mask),
+            0,
+            1 / 25,
+        ),
+        (
+            {"optimizer": "momentum", "schedule": "step", "step_factor": 0.2},
+            OPTIMIZERS["momentum"](),
+            7,  # half of the run
+            0.2,
+        ),
+    ],
+    ids=lambda value: value["optimizer"] if isinstance(value, dict) else "",
+)
+def test_a_recipe_takes_its_optimizers_step_at_its_schedules_rate(
+    recipe, optimizer, step, fraction
+):
+    config = tiny_config(learning_rate=0.1, **NETWORK, **recipe)
+    by_hand = make_train_step(
+        build_model(config, 10),
+        optimizer,
+        optax.constant_schedule(0.1 * fraction),
+        make_normalize(config.mean, config.std),
+    )
+    taken, expected = take(config, step)[0], take(config, step, by_hand)[0]
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7),
+        taken.params,
+        expected.params,
+    )
+    plain = take(tiny_config(learning_rate=0.1, **NETWORK), step)[0]
+    assert not np.allclose(
+        taken.params["head"]["kernel"], plain.params["head"]["kernel"], atol=1e-3
+    )
+
+
+def test_bfloat16_computes_what_float32_does_to_its_precision():
+    full, loss = take(tiny_config(**NETWORK), 0)
+    half, rounded = take(tiny_config(**NETWORK, dtype="bfloat16"), 0)
+    assert rounded != loss and rounded == pytest.approx(loss, rel=0.02)
+    assert {leaf.dtype for leaf in jax.tree.leaves((half.params, half.batch_stats))} == {
+        np.dtype(np.float32)
+    }
+    assert jax.tree.structure(half) == jax.tree.structure(full)
