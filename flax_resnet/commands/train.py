@@ -5,11 +5,11 @@ saved after Ctrl-C and SIGTERM.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from flax_resnet.process.determinism import use_deterministic_kernels
 from flax_resnet.process.malloc import keep_freed_memory
+from flax_resnet.process.output import STDERR, print_line
 from flax_resnet.process.signals import StopRequest
 
 
@@ -36,6 +36,6 @@ def run(args: argparse.Namespace) -> int:
         try:
             outcome = train_and_evaluate(config, workdir, stop=stop, hooks=hooks)
         except KeyboardInterrupt:
-            print("stopped; run the same command again to resume", file=sys.stderr)
+            print_line("stopped; run the same command again to resume", STDERR)
             raise
     return 0 if outcome.signum is None else 128 + outcome.signum

@@ -2,7 +2,6 @@
 
 import collections
 import logging
-import sys
 import time
 from typing import Any
 
@@ -10,6 +9,7 @@ import jax
 from tqdm import tqdm
 
 from flax_resnet.engine.state import MetricSums
+from flax_resnet.process.output import STDERR
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +30,9 @@ class EpochProgress:
         self._start = self._last_look = self._last_line = time.monotonic()
         self._pending: collections.deque[tuple[int, MetricSums]] = collections.deque()
         self._bar: Any = None
-        if sys.stderr.isatty():
+        if STDERR.isatty():
             self._bar = tqdm(
+                file=STDERR,
                 total=total_steps,
                 initial=first_step,
                 desc=title,
