@@ -4,6 +4,8 @@ import argparse
 import math
 from collections.abc import Callable
 
+MOST_NUMBERS = 100_000  # of a range
+
 
 def integers_from(low: int) -> Callable[[str], tuple[int, ...]]:
     """An argparse type: integers from `low` on, as '1,3' or '3-5' (ends included) or '32-96:8'."""
@@ -14,9 +16,11 @@ def integers_from(low: int) -> Callable[[str], tuple[int, ...]]:
             for part in text.split(","):
                 ends, _, step = part.partition(":")
                 first, _, last = ends.partition("-")
-                numbers += range(int(first), int(last or first) + 1, int(step or 1))
-        except ValueError:
+                numbers += range(int(first), int(last or first) + 1, int(step or 1))[:MOST_NUMBERS]
+        except (ValueError, OverflowError):
             numbers = []
+        if len(numbers) >= MOST_NUMBERS:
+            raise argparse.ArgumentTypeError(f"{text!r} has {MOST_NUMBERS:,} numbers or more")
         if not numbers or min(numbers) < low:
             raise argparse.ArgumentTypeError(
                 f"{text!r} is not a range of integers from {low}, such as 1,3 or 3-5 or 32-96:8"

@@ -38,12 +38,25 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
     declare(parser)
 
 
+class _HelpConfig(argparse.Action):
+    """Prints every config field and exits."""
+
+    def __call__(self, *_: object) -> None:
+        from flax_resnet.config.fields import describe_fields
+
+        print(describe_fields())
+        raise SystemExit(0)
+
+
 def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config",
         default="quickstart",
         metavar="NAME|FILE",
         help="a config's name or file (default: %(default)s); --config.FIELD=VALUE changes a field",
+    )
+    parser.add_argument(
+        "--help-config", action=_HelpConfig, nargs=0, help="list every config field and exit"
     )
     parser.add_argument("--workdir", metavar="DIR", help="default: runs/<config name>")
     parser.add_argument("--profile", metavar="DIR", help="write a trace of a few steps there")

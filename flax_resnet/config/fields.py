@@ -180,8 +180,7 @@ _SECTIONS: dict[str, tuple[Field, ...]] = {
         ),
         Field(
             "init_from", None, optional(text()),
-            "workdir of a run whose last weights to start from; read on the first start only",
-            free=True,
+            "workdir of a run whose last weights to start from",
         ),
     ),
     "Data": (

@@ -1,9 +1,15 @@
 """Compiled programs kept on disk, so that a second start compiles nothing."""
 
+import grp
+import logging
 import os
+import pwd
+import stat
 from pathlib import Path
 
 import jax
+
+logger = logging.getLogger(__name__)
 
 MAX_BYTES = 4 << 30  # the least recently used programs beyond this go
 
@@ -11,22 +17,51 @@ MAX_BYTES = 4 << 30  # the least recently used programs beyond this go
 def keep_compiled(cache_dir: Path) -> None:
     """Has JAX keep what it compiles in `cache_dir`/compiled, a folder for this user alone.
 
-    What is loaded from there is run, so a folder that others may write to is not used. A folder
-    that the user gives to JAX (JAX_COMPILATION_CACHE_DIR) is left as it is; where none can be made,
-    programs are compiled at each start.
+    What is loaded from there is run, so a folder that others may write to or rename is not used. A
+    folder that the user gives to JAX (JAX_COMPILATION_CACHE_DIR) is left as it is; where none can
+    be made, programs are compiled at each start.
     """
     if getattr(jax.config, "jax_compilation_cache_dir", None) is not None:
         return
-    folder = cache_dir.absolute() / "compiled"
     try:
+        folder = cache_dir.resolve() / "compiled"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if folder.stat().st_uid != os.getuid():
+        if folder.is_symlink() or folder.stat().st_uid != os.getuid():
             return
         folder.chmod(0o700)
+        exposed = next((p for p in folder.parents if others_may_rename_in(p)), None)
         usable = os.access(folder, os.W_OK)
     except OSError:
         return
-    if usable:
+    if exposed is not None:
+        logger.warning(
+            "compiled programs are not kept in %s: other users may write to %s", folder, exposed
+        )
+    elif usable:
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_compilation_cache_max_size", MAX_BYTES)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def others_may_rename_in(folder: Path) -> bool:
+    """Whether another user than this one and root may replace what is in a folder.
+
+    As ssh checks the folders above its keys; a user's own group of one member is no other user.
+    """
+    status = folder.stat()
+    if status.st_uid not in (0, os.getuid()):
+        return True
+    if status.st_mode & stat.S_ISVTX:  # /tmp: only owners rename
+        return False
+    by_group = status.st_mode & stat.S_IWGRP and not _is_own_group(status.st_gid)
+    return bool(by_group or status.st_mode & stat.S_IWOTH)
+
+
+def _is_own_group(gid: int) -> bool:
+    if gid == 0:
+        return True
+    try:
+        group, user = grp.getgrgid(gid), pwd.getpwuid(os.getuid())
+    except KeyError:
+        return False
+    return group.gr_name == user.pw_name and set(group.gr_mem) <= {user.pw_name}

@@ -13,15 +13,24 @@ def replacing(path: Path) -> Iterator[Path]:
     """Gives a name beside `path` to write to; what stands there afterwards takes its place.
 
     Raises:
-      UserError: it cannot be written; what was at `path` before is still there.
+      UserError: it cannot be written; what was at `path` before is still there. Neither a device
+        (/dev/null) nor a pipe is replaced by a file.
     """
     # The process's number: a run's picture may be redrawn by a command while it trains.
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise UserError(
+                f"{path} is a device or a pipe; name a file", code="unwritable", field=str(path)
+            )
         yield part
         os.replace(part, path)
     except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
+        raise UserError(
+            f"{path} cannot be written: {error.strerror or error}",
+            code="unwritable",
+            field=str(path),
+        ) from error
     finally:
         with contextlib.suppress(OSError):  # as where the folder is none
             part.unlink()

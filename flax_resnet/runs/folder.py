@@ -225,9 +225,10 @@ class RunFolder:
     def _read(self, path: Path) -> str:
         try:
             return path.read_text()
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
+            what = "a file" if self.path.is_file() else "not the folder of a run"
             raise UserError(
-                f"{self.path} is not the folder of a run: it has no {path.name}",
+                f"{self.path} is {what}: a run's folder with {path.name} is needed",
                 code="missing",
                 field=str(path),
             ) from error

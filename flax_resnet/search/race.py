@@ -150,6 +150,7 @@ def race(
     """
     rounds = plan_rounds(len(candidates), config.num_epochs)
     running, behind = list(candidates), []
+    results: dict[Path, Standing] = {}
     standings: list[Standing] = []
     with StopRequest().listening() as stop:
         for number, this_round in enumerate(rounds, start=1):
@@ -176,6 +177,9 @@ def race(
                 if stop.signum is not None:
                     return RaceOutcome(stop.signum, ())
                 standings.append(_standing(row, candidate, workdir, this_round.until_epoch))
+                results[workdir] = standings[-1]
+                if left := seconds_left(rounds, list(results.values())):
+                    logger.info("about %.0f minutes of the race left", math.ceil(left / 60))
             standings.sort(key=lambda standing: -standing.val_accuracy)  # stable
             running = [(standing.row, standing.candidate) for standing in standings]
             if number < len(rounds):
@@ -183,6 +187,17 @@ def race(
                 behind = standings[left:] + behind
                 logger.info("%s", format_standings(standings, config.validation_split))
     return RaceOutcome(None, tuple(standings + behind))
+
+
+def seconds_left(rounds: Sequence[Round], results: Sequence[Standing]) -> float:
+    """Training time left in a race, if its epochs take as long as those so far on average."""
+    ends = [this.until_epoch for this in rounds]
+    epochs = sum(
+        this.num_designs * (end - start)
+        for this, start, end in zip(rounds, [0, *ends], ends, strict=False)
+    )
+    done = sum(result.epoch for result in results)
+    return (epochs - done) * sum(result.seconds for result in results) / done
 
 
 def folder_name(candidate: Candidate) -> str:

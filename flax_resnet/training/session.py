@@ -47,7 +47,7 @@ class Session:
 
     Attributes:
       run: its folder.
-      name: of its config, for titles.
+      name: of its folder, for titles.
       num_epochs: of the whole run.
       last_epoch: the epoch to end after here.
       skips_non_finite: leave steps out whose loss or gradients are not finite; else stop there.
@@ -127,7 +127,7 @@ def open_session(
     logged = progress.step - (1 if progress.awaiting_evaluation else 0)
     session = Session(
         run=run,
-        name=config.model,
+        name=run.path.absolute().name,
         num_epochs=config.num_epochs,
         last_epoch=last_epoch,
         skips_non_finite=config.on_nan == "skip",
@@ -301,7 +301,7 @@ def _describe(
     """Says what is trained on what; writes the layer table to summary.txt."""
     data, parallel, steps = session.data, session.parallel, session.batches.steps_per_epoch
     summary = summarize(build_model(config, len(data.class_names)), data.image_shape)
-    text = format_summary(summary, config.model)
+    text = format_summary(summary, session.name)
     write_text(session.run.summary_file, text + "\n")
     validation = f" / {data.val_images:,} validation" if data.val_images else ""
     logger.info(

@@ -11,6 +11,11 @@ from flax_resnet.commands.argument_types import (
 )
 
 
+def test_a_range_too_long_to_search_is_refused_at_once():
+    with pytest.raises(argparse.ArgumentTypeError, match="100,000 numbers or more"):
+        integers("1-20000000000")
+
+
 @pytest.mark.parametrize("text", ["5000000", "5_000_000", "5e6"])
 def test_a_large_number_may_be_typed_in_three_ways(text):
     assert positive(text) == 5_000_000

@@ -3,6 +3,9 @@ import stat
 import subprocess
 import sys
 
+import pytest
+
+from flax_resnet.process.compile_cache import others_may_rename_in
 from tests.conftest import ROOT
 
 CODE = """
@@ -37,6 +40,22 @@ def test_a_second_start_finds_what_the_first_compiled(tmp_path):
 def test_a_folder_given_to_jax_is_left_alone(tmp_path):
     start(tmp_path / "ours", JAX_COMPILATION_CACHE_DIR=str(tmp_path / "theirs"))
     assert not (tmp_path / "ours").exists()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="giving folders to another user takes root")
+def test_a_folder_that_another_user_could_replace_is_not_used(tmp_path):
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    for owner, mode in ((12345, 0o755), (0, 0o757)):
+        os.chown(theirs, owner, 0)
+        theirs.chmod(mode)
+        assert others_may_rename_in(theirs)
+        assert start(theirs) == start(theirs) == 0
+    theirs.chmod(0o1777)
+    assert not others_may_rename_in(theirs)
+    (tmp_path / "link").symlink_to(theirs)
+    os.chown(theirs, 12345, 0)
+    assert start(tmp_path / "link") == start(tmp_path / "link") == 0
 
 
 def test_without_a_folder_it_still_runs(tmp_path):

@@ -1,7 +1,9 @@
 """Files and folders that are not what an argument needs: one line, exit code 2, nothing lost."""
 
 import json
+import os
 import shutil
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +37,17 @@ def file(tmp_path: Path) -> Path:
     path = tmp_path / "file.txt"
     path.write_text("kept")
     return path
+
+
+def test_neither_a_device_nor_a_pipe_is_replaced_by_a_file(tiny_run, tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe.png")
+    export = ["export", "--workdir", str(tiny_run), "--output"]
+    assert "/dev/null is a device" in fails([*export, "/dev/null"], capsys)
+    plot = ["plot", "--workdir", str(tiny_run), "--output", str(tmp_path / "pipe.png")]
+    assert "is a device or a pipe" in fails(plot, capsys)
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+    assert stat.S_ISFIFO(os.stat(tmp_path / "pipe.png").st_mode)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pipe.png"]
 
 
 def test_plot_and_export_need_an_output_that_can_be_written(tiny_run, tmp_path, file, capsys):

@@ -23,6 +23,7 @@ from flax_resnet.search.race import (
     format_standings,
     plan_rounds,
     race,
+    seconds_left,
     ties,
 )
 from flax_resnet.search.space import PAPER_DESIGN, Space, candidate, explore
@@ -152,6 +153,13 @@ def test_results_within_two_standard_errors_of_their_difference_tie():
     assert ties([best, result(2, 0.499, epoch=1)], 2500) == []  # not as far
     assert ties([result(1, 1.0), result(2, 1.0)], 100) == [result(2, 1.0)]
     assert ties([best], 100) == []
+
+
+def test_the_time_left_counts_the_epochs_of_the_rounds_to_come():
+    rounds = plan_rounds(4, 4)  # 4 designs for 2 epochs, then 2 of them for 2 more
+    one = dataclasses.replace(result(1, 0.5, epoch=2), seconds=30.0)
+    assert seconds_left(rounds, [one]) == (3 * 2 + 2 * 2) * 15.0
+    assert seconds_left(rounds, [one] * 2 + [dataclasses.replace(one, epoch=4)] * 2) == 0
 
 
 def test_standings_name_the_ties():

@@ -1,10 +1,10 @@
-"""Runs that are killed and damaged; full counts: python -m tests.stress.kills, .corruption."""
+"""Runs that are killed, stopped and corrupted, shortened; see docs/reliability.md."""
 
 from types import ModuleType
 
 import pytest
 
-from tests.stress import corruption, kills
+from tests.stress import corruption, kills, signals
 
 
 @pytest.mark.parametrize(
@@ -12,10 +12,12 @@ from tests.stress import corruption, kills
     [
         (kills, ["--count", "1", "--epochs", "3"]),
         (corruption, ["--count", "20"]),
+        (signals, ["--count", "3"]),
+        pytest.param(signals, ["--count", "30"], marks=pytest.mark.stress),
         pytest.param(kills, ["--count", "6", "--epochs", "6"], marks=pytest.mark.stress),
         pytest.param(corruption, ["--count", "160"], marks=pytest.mark.stress),
     ],
-    ids=["one kill", "20 corruptions", "kills", "corruption"],
+    ids=["one kill", "20 corruptions", "3 signals", "signals", "kills", "corruption"],
 )
 def test_stress(program: ModuleType, arguments, tmp_path, capsys):
     assert program.main([*arguments, "--output", str(tmp_path)]) == 0, capsys.readouterr().out

@@ -38,15 +38,17 @@ def overrides(**changes: object) -> list[str]:
     return [f"--config.{field}={value}" for field, value in fields.items()]
 
 
-def start(workdir: Path, cache: Path, **changes: object) -> subprocess.Popen[str]:
-    """train.py on one CPU device, in a process of its own."""
+def start(
+    workdir: Path, cache: Path, output: int = subprocess.PIPE, **changes: object
+) -> subprocess.Popen[str]:
+    """train.py on one CPU device, in a process of its own; stdout and stderr go to `output`."""
     environment = os.environ | {"FLAX_RESNET_CACHE": str(cache), "JAX_PLATFORMS": "cpu"}
     for name in ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR"):
         environment.pop(name, None)
     command = [sys.executable, "train.py", "--config", str(CONFIG_FILE), "--workdir", str(workdir)]
     return subprocess.Popen(
         [*command, *overrides(**changes)],
-        cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        cwd=ROOT, env=environment, text=True, stdout=output, stderr=subprocess.STDOUT,
     )  # fmt: skip
 
 

@@ -328,6 +328,20 @@ def test_init_from_keeps_all_but_the_head_where_classes_differ(
     assert new.variables["params"]["head"]["kernel"].shape[-1] == 3
 
 
+def test_init_from_is_refused_once_a_run_has_begun(tiny_run):
+    before = (tiny_run / "config.json").read_bytes()
+    with pytest.raises(UserError) as caught:
+        train_and_evaluate(tiny_config(init_from="elsewhere"), tiny_run)
+    assert caught.value.field == "config.init_from"
+    assert (tiny_run / "config.json").read_bytes() == before
+
+
+def test_init_from_a_file_says_what_is_needed(tmp_path):
+    (tmp_path / "w.pt").write_bytes(b"weights")
+    with pytest.raises(UserError, match=r"w.pt is a file: a run's folder"):
+        train_and_evaluate(tiny_config(init_from=tmp_path / "w.pt"), tmp_path / "run")
+
+
 def test_init_from_another_design_is_refused(tmp_path, tiny_run):
     config = tiny_config(init_from=tiny_run, **{"design.stage_channels": (4, 12)})
     with pytest.raises(UserError, match="config.init_from: .* need the same design"):
