@@ -46,12 +46,9 @@ def exit_code(command: Callable[[], int]) -> int:
     except OSError as error:  # a full disk, a folder without permission, a name too long
         message = shortened(str(error))
     except Exception as error:
-        if not _is_out_of_memory(error):
+        message = _machines_problem(error)
+        if message is None:
             raise
-        message = (
-            f"out of memory ({shortened(str(error), 120) or 'MemoryError'}): reduce "
-            "config.batch_size, config.eval_batch_size or the design"
-        )
     print_line(f"error: {message}", STDERR)
     return BAD_INPUT
 
@@ -98,6 +95,17 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    # XLA's by its text: it has no class of its own, and JAX need not be imported here.
-    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+def _machines_problem(error: Exception) -> str | None:
+    """What is wrong with the machine, not the program, in one line; None: nothing."""
+    # XLA's and JAX's by their texts: they have no classes, and JAX need not be imported here.
+    text = str(error)
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
+        return (
+            f"out of memory ({shortened(text, 120) or 'MemoryError'}): reduce config.batch_size, "
+            "config.eval_batch_size or the design"
+        )
+    if "nable to initialize backend" in text:
+        wanted = os.environ.get("JAX_PLATFORMS")
+        advice = f"JAX_PLATFORMS={wanted} asks for it; " if wanted else ""
+        return f"{advice}{shortened(text, 200)}"
+    return None

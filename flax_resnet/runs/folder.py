@@ -140,7 +140,7 @@ class RunFolder:
         """
         if not self.arithmetic_file.exists():
             raise UserError(
-                f"{self.path} was begun by flax_resnet 0.1, whose BatchNorm rounded differently: "
+                f"{self.path} was started by flax_resnet 0.1, whose BatchNorm rounded differently: "
                 "finish it with that version, or start a new run from its weights "
                 f"(--config.init_from={self.path} --workdir OTHER)",
                 code="conflict",
@@ -154,14 +154,14 @@ class RunFolder:
             write_text(path, json.dumps(dataclasses.asdict(info), indent=2) + "\n")
 
     def check_data(self, info: DataInfo) -> None:
-        """Checks that the images are those that the run was begun with.
+        """Checks that the images are those that the run was started with.
 
         Raises:
           UserError: they changed, or the record of them is missing.
         """
         if self.data_info().digest != info.digest:
             raise UserError(
-                f"the images of {info.source} are not those that {self.path} was begun with: "
+                f"the images of {info.source} are not those that {self.path} was started with: "
                 "restore them, or choose another --workdir",
                 code="conflict",
                 field="config.dataset",

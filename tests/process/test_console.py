@@ -16,6 +16,7 @@ from tests.conftest import ROOT
         (OSError(28, "No space left on device", "out.png"), "No space left on device: 'out.png'"),
         (MemoryError(), "out of memory"),
         (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes"), "config.batch_size"),
+        (RuntimeError("Unable to initialize backend 'cuda': no GPU"), "backend 'cuda'"),
     ],
 )
 def test_what_the_user_can_put_right_is_one_line_and_exit_code_2(error, words, capsys):

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tests.stress import trainings
 from tests.stress.arguments import arguments
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return tally.finish("kills", kills=kills, runs=runs, epochs_a_run=args.epochs)
 
 
-def seconds_to_first_step(workdir: Path, cache: Path, changes: dict[str, object]) -> float:
+def seconds_to_first_step(workdir: Path, cache: Path, changes: dict[str, Any]) -> float:
     """How long a start takes that finds its programs compiled."""
     start = time.monotonic()
     process = trainings.start(workdir, cache, **changes)
@@ -75,9 +76,7 @@ def seconds_to_first_step(workdir: Path, cache: Path, changes: dict[str, object]
     return seconds
 
 
-def settings(
-    epochs: int, steps_per_dispatch: int, checkpoint_every_steps: int
-) -> dict[str, object]:
+def settings(epochs: int, steps_per_dispatch: int, checkpoint_every_steps: int) -> dict[str, Any]:
     """The fields of a run."""
     return {
         "num_epochs": epochs,
@@ -89,7 +88,7 @@ def settings(
 def killed_until_finished(
     workdir: Path,
     cache: Path,
-    changes: dict[str, object],
+    changes: dict[str, Any],
     rng: random.Random,
     tally: Tally,
     most_kills: int,
