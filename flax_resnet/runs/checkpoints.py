@@ -216,7 +216,7 @@ class Checkpoints:
         last = f"the last one is of step {newest.step}" if newest else "there is none before it"
         return UserError(
             f"the checkpoint of step {target.step} cannot be written to {self._folder} "
-            f"({storage.why(error)}); {last}: free space, then run the same command again",
+            f"({storage.why(error)}); {last}. Once that is fixed, run the same command again",
             code="unwritable",
             field=str(self._folder),
         )

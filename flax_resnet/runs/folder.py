@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from flax_resnet.config import load as configs
 from flax_resnet.config.compat import check_may_resume
 from flax_resnet.config.fields import IMAGE_SIDE
+from flax_resnet.data.names import check_name
 from flax_resnet.process.errors import UserError, reason
 from flax_resnet.process.files import write_text
 
@@ -77,6 +78,7 @@ class RunFolder:
         Raises:
           UserError: another process is training there, or the folder cannot be written.
         """
+        check_name(str(self.path), "--workdir", "--workdir")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             # The system drops the lock when the process dies, however it dies.

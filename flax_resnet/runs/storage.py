@@ -90,7 +90,7 @@ def why(error: Exception) -> str:
         cause = cause.__cause__ or cause.__context__
     text = " ".join(str(error).split())
     # Tensorstore's texts carry the system's message.
-    for code in (28, 122, 27, 30, 13):  # ENOSPC, EDQUOT, EFBIG, EROFS, EACCES
+    for code in (28, 122, 27, 30, 13, 24):  # ENOSPC, EDQUOT, EFBIG, EROFS, EACCES, EMFILE
         if os.strerror(code) in text:
             return os.strerror(code)
     return text[:200] or type(error).__name__

@@ -88,6 +88,14 @@ def test_training_needs_a_workdir_that_is_a_folder(file):
     assert file.read_text() == "kept"
 
 
+@pytest.mark.parametrize("name", ["not \udcff UTF-8", "two\nlines", "\x1b[31mred"])
+def test_a_workdir_whose_name_does_not_print_is_refused_before_training(name, tmp_path):
+    with pytest.raises(UserError) as caught:
+        train_and_evaluate(tiny_config(), tmp_path / name)
+    assert caught.value.field == "--workdir" and str(caught.value).isprintable()
+    assert not list(tmp_path.iterdir())
+
+
 DAMAGES = {
     "empty": b"",
     "cut": b'{"batch_size": 3',
