@@ -229,7 +229,7 @@ _SECTIONS: dict[str, tuple[Field, ...]] = {
         ),
         Field(
             "eval_batch_size", 500, integer(1, _MOST),
-            "images per evaluation step; changes no metric", free=True,
+            "images per evaluation step; the metrics round differently", free=True,
         ),
     ),
     "Optimization": (
