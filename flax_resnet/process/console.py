@@ -4,7 +4,9 @@ import io
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 from flax_resnet.process.errors import UserError, shortened
@@ -104,8 +106,12 @@ def _machines_problem(error: Exception) -> str | None:
             f"out of memory ({shortened(text, 120) or 'MemoryError'}): reduce config.batch_size, "
             "config.eval_batch_size or the design"
         )
-    if "nable to initialize backend" in text:
-        wanted = os.environ.get("JAX_PLATFORMS")
-        advice = f"JAX_PLATFORMS={wanted} asks for it; " if wanted else ""
-        return f"{advice}{shortened(text, 200)}"
+    raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename).name
+    wanted = os.environ.get("JAX_PLATFORMS")
+    if "nable to initialize backend" in text or (wanted and raised_in == "xla_bridge.py"):
+        detail = f" ({shortened(text, 200)})" if text else ""
+        return (
+            f"JAX finds no device of JAX_PLATFORMS={wanted or ''}: unset it, or install what JAX "
+            f"needs for that device{detail}"
+        )
     return None

@@ -1,4 +1,5 @@
 import io
+import os
 import subprocess
 import sys
 
@@ -26,6 +27,22 @@ def test_what_the_user_can_put_right_is_one_line_and_exit_code_2(error, words, c
     assert exit_code(command) == 2
     line = capsys.readouterr().err
     assert words in line and line.startswith("error: ") and line.count("\n") == 1
+
+
+@pytest.mark.parametrize("platform", ["cuda", "nonsense"])
+def test_a_platform_that_is_not_there_is_one_line(platform):
+    code = (
+        "import sys, jax; from flax_resnet.process.console import exit_code\n"
+        "sys.exit(exit_code(lambda: len(jax.devices())))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=os.environ | {"JAX_PLATFORMS": platform},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert result.returncode == 2
+    line = result.stderr.splitlines()[-1]  # JAX itself may warn before
+    assert line.startswith(f"error: JAX finds no device of JAX_PLATFORMS={platform}")
+    assert "Traceback" not in result.stderr
 
 
 def test_a_mistake_of_the_program_keeps_its_traceback():
