@@ -23,6 +23,10 @@ COMMANDS = {
 
 def main(argv: list[str]) -> int:
     """Runs a command; returns its exit code: 0, or 2 for bad input."""
+    return exit_code(lambda: _run(argv))
+
+
+def _run(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="flax_resnet", description=__doc__, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -37,12 +41,8 @@ def main(argv: list[str]) -> int:
         args.overrides = rest
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-
-    def run() -> int:
-        # A command's module, and what it imports, loads only when it runs.
-        return importlib.import_module(f"flax_resnet.commands.{args.command}").run(args)
-
-    return exit_code(run)
+    # A command's module, and what it imports, loads only when it runs.
+    return importlib.import_module(f"flax_resnet.commands.{args.command}").run(args)
 
 
 def console() -> NoReturn:

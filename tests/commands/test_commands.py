@@ -172,3 +172,10 @@ def test_train_is_a_command(tmp_path, capsys):
     workdir = tmp_path / "run"
     assert main(["train", "--config", str(config), "--workdir", str(workdir)]) == 2
     assert str(config) in capsys.readouterr().err and not workdir.exists()
+
+
+def test_help_of_every_field_may_be_read_in_part():
+    shell = f"{sys.executable} train.py --help-config | head -1; echo ${{PIPESTATUS[0]}}"
+    result = subprocess.run(["bash", "-c", shell], cwd=ROOT, capture_output=True, text=True)
+    assert result.stderr == ""
+    assert result.stdout.split() in (["Network", "0"], ["Network", "141"])
