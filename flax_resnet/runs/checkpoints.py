@@ -195,7 +195,8 @@ class Checkpoints:
 
     def _complete_writing(self, response: Any, part: Path, target: Checkpoint) -> None:
         try:
-            response.result()
+            with storage.quiet():
+                response.result()
             about = dataclasses.asdict(target) | {"format": FORMAT}
             del about["folder"]
             write_manifest(part, about)

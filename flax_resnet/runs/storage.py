@@ -3,7 +3,10 @@
 Orbax's v1 API is used, which takes over at its release 1.0.
 """
 
+import contextlib
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +20,37 @@ from orbax.checkpoint import v1 as ocp
 _COMMON_FILE = False
 
 
+class _FalseAlarms(logging.Filter):
+    """Drops what orbax warns of because it looks for its common file."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        return "data files not found" not in text and "merge of OCDBT" not in text
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Within, orbax's false alarms are not logged."""
+    logger, alarms = logging.getLogger("absl"), _FalseAlarms()
+    logger.addFilter(alarms)
+    try:
+        yield
+    finally:
+        logger.removeFilter(alarms)
+
+
 def begin_writing(folder: Path, tree: Any) -> Any:
     """Begins to write a tree of arrays; they may be overwritten once this returns.
 
     Returns:
-      What to call `result()` on to wait until everything is on disk.
+      What to call `result()` on, within `quiet()`, to wait until everything is on disk.
     """
     arrays = jax.tree.map(
         np.array, jax.device_get(tree)
     )  # copied: the device may overwrite its own
     context = ocp.Context()
     context.array.saving.use_ocdbt = _COMMON_FILE
-    with context:
+    with context, quiet():
         return ocp.save_async(folder, arrays)
 
 
@@ -46,7 +68,8 @@ def read(
     Raises:
       KeyError: an array is missing, left over or of another shape; the text says which.
     """
-    stored, wanted = _shapes(ocp.metadata(folder).metadata), _shapes(expected)
+    with quiet():
+        stored, wanted = _shapes(ocp.metadata(folder).metadata), _shapes(expected)
     # Compared before orbax reads: it would leave reads unfinished, which warn at the end.
     difference = _difference(stored, wanted)
     if difference is None and not part and stored.keys() - wanted.keys():
@@ -58,7 +81,7 @@ def read(
     )
     context = ocp.Context()
     context.pytree.loading.partial_load = part
-    with context:
+    with context, quiet():
         return ocp.load(folder, target)
 
 

@@ -1,5 +1,6 @@
 import dataclasses
 import gc
+import logging
 import math
 import shutil
 import sys
@@ -73,6 +74,14 @@ def test_what_is_saved_comes_back(tmp_path):
     saved = restore(tmp_path)
     jax.tree.map(np.testing.assert_array_equal, saved.state, make_saved(2).state)
     assert (saved.seconds, saved.evaluated) == (1.0, True)
+
+
+def test_orbax_does_not_cry_wolf(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING, logger="absl"):
+        save_all(tmp_path, [0.1, 0.2])
+        restore(tmp_path)
+        restore(tmp_path, "best")
+    assert [record.getMessage() for record in caplog.records] == []
 
 
 def test_a_step_can_be_saved_again(tmp_path):
