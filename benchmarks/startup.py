@@ -68,16 +68,16 @@ def phases(command: list[str], ends: dict[str, str], cache: Path) -> dict[str, f
     env.pop("JAX_COMPILATION_CACHE_DIR", None)
     start = last = time.perf_counter()
     found: dict[str, float] = {}
-    process = subprocess.Popen(
+    with subprocess.Popen(
         command, cwd=measure.ROOT, env=env, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        for phase, words in ends.items():
-            if line.startswith(words):
-                now = time.perf_counter()
-                found[phase], last = now - last, now
-    if process.wait() or len(found) < len(ends):
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            for phase, words in ends.items():
+                if line.startswith(words):
+                    now = time.perf_counter()
+                    found[phase], last = now - last, now
+    if process.returncode or len(found) < len(ends):
         raise RuntimeError(f"{command} did not run as expected: {found}")
     return found | {"total": last - start}
 
