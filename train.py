@@ -6,8 +6,7 @@ input, 130 and 143 saved after Ctrl-C and SIGTERM.
 
 import sys
 
-from flax_resnet.__main__ import main
-from flax_resnet.process.console import leave
+from flax_resnet.__main__ import console
 
 if __name__ == "__main__":
-    leave(main(["train", *sys.argv[1:]]))
+    console(["train", *sys.argv[1:]])

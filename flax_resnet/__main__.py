@@ -8,6 +8,7 @@ from typing import NoReturn
 from flax_resnet import __version__
 from flax_resnet.commands.arguments import add_arguments
 from flax_resnet.process.console import exit_code, leave
+from flax_resnet.process.signals import end_at_ctrl_c
 
 COMMANDS = {
     "train": "train a config's network, or resume a run",
@@ -45,9 +46,10 @@ def _run(argv: list[str]) -> int:
     return importlib.import_module(f"flax_resnet.commands.{args.command}").run(args)
 
 
-def console() -> NoReturn:
+def console(argv: list[str] | None = None) -> NoReturn:
     """The program `flax_resnet`."""
-    leave(main(sys.argv[1:]))
+    end_at_ctrl_c()
+    leave(main(sys.argv[1:] if argv is None else argv))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from flax_resnet.process.determinism import use_deterministic_kernels
 from flax_resnet.process.malloc import keep_freed_memory
-from flax_resnet.process.output import STDERR, print_line
 from flax_resnet.process.signals import StopRequest
 
 
@@ -32,10 +31,6 @@ def run(args: argparse.Namespace) -> int:
     keep_compiled(default_cache_dir())
     hooks = [CollectGarbage(), *([Trace(Path(args.profile))] if args.profile else [])]
     workdir = args.workdir or Path("runs") / Path(args.config).stem
-    with StopRequest().listening() as stop:
-        try:
-            outcome = train_and_evaluate(config, workdir, stop=stop, hooks=hooks)
-        except KeyboardInterrupt:
-            print_line("stopped; run the same command again to resume", STDERR)
-            raise
+    stop = StopRequest(listens=True)
+    outcome = train_and_evaluate(config, workdir, stop=stop, hooks=hooks)
     return 0 if outcome.signum is None else 128 + outcome.signum

@@ -13,7 +13,7 @@ from flax_resnet.paper.plan import PlannedRun
 from flax_resnet.process.errors import UserError
 from flax_resnet.process.files import write_text
 from flax_resnet.process.machine import machine
-from flax_resnet.process.signals import Interrupted, StopRequest
+from flax_resnet.process.signals import StopRequest
 from flax_resnet.runs.folder import RunFolder
 from flax_resnet.training.loop import train_and_evaluate
 
@@ -41,19 +41,14 @@ def train_runs(
     """
     for run, config in runs:
         _check_unchanged(folder / run.name, config)
-    with StopRequest().listening() as stop:
-        try:
-            for number, (run, config) in enumerate(runs, start=1):
-                goal = _goal(config, until_epoch)
-                logger.info("run %d of %d: %s, %s", number, len(runs), run.name, goal)
-                _note_machine(folder / run.name)
-                outcome = train_and_evaluate(
-                    config, folder / run.name, until_epoch=until_epoch, stop=stop
-                )
-                if outcome.signum is not None:
-                    return outcome.signum
-        except Interrupted as stopped:  # with nothing to save, such as while compiling
-            return stopped.signum
+    stop = StopRequest(listens=True)
+    for number, (run, config) in enumerate(runs, start=1):
+        goal = _goal(config, until_epoch)
+        logger.info("run %d of %d: %s, %s", number, len(runs), run.name, goal)
+        _note_machine(folder / run.name)
+        outcome = train_and_evaluate(config, folder / run.name, until_epoch=until_epoch, stop=stop)
+        if outcome.signum is not None:
+            return outcome.signum
     return None
 
 

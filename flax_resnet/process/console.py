@@ -18,7 +18,6 @@ from flax_resnet.process.output import (
     print_line,
     put,
 )
-from flax_resnet.process.signals import interrupted_code
 
 BAD_INPUT = 2
 READER_GONE = 128 + 13  # SIGPIPE
@@ -40,8 +39,6 @@ def exit_code(command: Callable[[], int]) -> int:
         return code
     except UserError as error:
         message = str(error)
-    except KeyboardInterrupt as stopped:
-        return interrupted_code(stopped)
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         discard("stdout")
         return READER_GONE
@@ -83,11 +80,7 @@ def _unraisable(error: "sys.UnraisableHookArgs") -> None:
 
 
 def leave(code: int) -> NoReturn:
-    """Ends the program; after a signal without waiting for any thread, nor for a blocked output.
-
-    A compilation may have minutes to go, and a checkpoint that is being written is not needed: the
-    ones before it stay.
-    """
+    """Ends the program; after a signal without waiting for any thread, nor for a blocked output."""
     for output in (STDOUT, STDERR):
         output.drain()
     if code <= 128 and not (STDOUT.is_blocked or STDERR.is_blocked):

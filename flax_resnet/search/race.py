@@ -152,40 +152,40 @@ def race(
     running, behind = list(candidates), []
     results: dict[Path, Standing] = {}
     standings: list[Standing] = []
-    with StopRequest().listening() as stop:
-        for number, this_round in enumerate(rounds, start=1):
-            running = running[: this_round.num_designs]
-            logger.info(
-                "round %d of %d: %d designs up to epoch %d of %d",
-                number,
-                len(rounds),
-                len(running),
-                this_round.until_epoch,
-                config.num_epochs,
+    stop = StopRequest(listens=True)
+    for number, this_round in enumerate(rounds, start=1):
+        running = running[: this_round.num_designs]
+        logger.info(
+            "round %d of %d: %d designs up to epoch %d of %d",
+            number,
+            len(rounds),
+            len(running),
+            this_round.until_epoch,
+            config.num_epochs,
+        )
+        standings = []
+        for row, candidate in running:
+            logger.info("row %d: %s", row, describe(candidate.design))
+            workdir = out / folder_name(candidate)
+            train(
+                with_design(config, candidate.design),
+                workdir,
+                devices=devices,
+                until_epoch=this_round.until_epoch,
+                stop=stop,
             )
-            standings = []
-            for row, candidate in running:
-                logger.info("row %d: %s", row, describe(candidate.design))
-                workdir = out / folder_name(candidate)
-                train(
-                    with_design(config, candidate.design),
-                    workdir,
-                    devices=devices,
-                    until_epoch=this_round.until_epoch,
-                    stop=stop,
-                )
-                if stop.signum is not None:
-                    return RaceOutcome(stop.signum, ())
-                standings.append(_standing(row, candidate, workdir, this_round.until_epoch))
-                results[workdir] = standings[-1]
-                if left := seconds_left(rounds, list(results.values())):
-                    logger.info("about %.0f minutes of the race left", math.ceil(left / 60))
-            standings.sort(key=lambda standing: -standing.val_accuracy)  # stable
-            running = [(standing.row, standing.candidate) for standing in standings]
-            if number < len(rounds):
-                left = rounds[number].num_designs
-                behind = standings[left:] + behind
-                logger.info("%s", format_standings(standings, config.validation_split))
+            if stop.signum is not None:
+                return RaceOutcome(stop.signum, ())
+            standings.append(_standing(row, candidate, workdir, this_round.until_epoch))
+            results[workdir] = standings[-1]
+            if left := seconds_left(rounds, list(results.values())):
+                logger.info("about %.0f minutes of the race left", math.ceil(left / 60))
+        standings.sort(key=lambda standing: -standing.val_accuracy)  # stable
+        running = [(standing.row, standing.candidate) for standing in standings]
+        if number < len(rounds):
+            left = rounds[number].num_designs
+            behind = standings[left:] + behind
+            logger.info("%s", format_standings(standings, config.validation_split))
     return RaceOutcome(None, tuple(standings + behind))
 
 

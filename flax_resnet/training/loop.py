@@ -59,7 +59,7 @@ def train_and_evaluate(
       cache_dir: where decoded images are kept; None: the user's cache folder.
       until_epoch: the epoch to end after, so that a part of a run is the start of the whole one
         (a schedule still spans config.num_epochs); None: the last.
-      stop: asks for a stop from elsewhere; while it listens, signals do.
+      stop: asks for a stop from elsewhere; if it listens, so do signals while training.
       hooks: called besides the default ones, which draw, log and write TensorBoard's events.
 
     Raises:
@@ -89,15 +89,14 @@ def train_and_evaluate(
             devices=devices,
             cache_dir=cache_dir,
             last_epoch=last_epoch,
-            stop=stop,
         )
         with stop.saving_first():
             train(session, progress, stop, (*default_hooks(), *hooks))
-        if not stop or _is_finished(run, checkpoints, last_epoch):
-            return Outcome(None, progress.step)
-        resume = "run the same command again to resume"
-        logger.info("saved at step %d in %s; %s", progress.step, run.path, resume)
-        return Outcome(stop.signum, progress.step)
+            if not stop or _is_finished(run, checkpoints, last_epoch):
+                return Outcome(None, progress.step)
+            resume = "run the same command again to resume"
+            logger.info("saved at step %d in %s; %s", progress.step, run.path, resume)
+            return Outcome(stop.signum, progress.step)
 
 
 def _is_finished(run: RunFolder, checkpoints: Checkpoints, last_epoch: int) -> bool:

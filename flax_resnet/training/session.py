@@ -31,7 +31,6 @@ from flax_resnet.inference.model import load_trained, start_from
 from flax_resnet.models.summary import format_summary, summarize
 from flax_resnet.process.errors import UserError
 from flax_resnet.process.files import write_text
-from flax_resnet.process.signals import StopRequest
 from flax_resnet.runs.checkpoints import Checkpoints, Saved
 from flax_resnet.runs.folder import Arithmetic, DataInfo, RunFolder
 from flax_resnet.runs.metrics_log import MetricsLog
@@ -97,7 +96,6 @@ def open_session(
     devices: Sequence[Any] | None,
     cache_dir: Path | None,
     last_epoch: int,
-    stop: StopRequest,
 ) -> tuple[Session, Progress]:
     """Loads, checks and builds all of a run; only then the folder becomes that run's.
 
@@ -108,7 +106,6 @@ def open_session(
       devices: jax.Devices to share each batch; None: all local ones.
       cache_dir: where decoded images are kept; None: the user's cache folder.
       last_epoch: the epoch to end after.
-      stop: compiles so that a signal is answered.
 
     Raises:
       UserError: anything the user can fix.
@@ -145,7 +142,7 @@ def open_session(
     )
     _describe(session, config, arithmetic, progress)
     start = time.monotonic()
-    stop.call(lambda: _compile(session, progress))
+    _compile(session, progress)
     logger.info("compiled in %.1f s", time.monotonic() - start)
     return session, progress
 
