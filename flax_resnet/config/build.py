@@ -1,14 +1,16 @@
 """From a config to what it describes; below this file there are explicit arguments."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from ml_collections import ConfigDict
 
 from flax_resnet.config.load import design_of
-from flax_resnet.engine.state import MetricSums, init_state
+from flax_resnet.engine.state import MetricSums, abstract_state
 from flax_resnet.engine.steps import (
     EvalStep,
     TrainStep,
@@ -49,6 +51,12 @@ def build_schedule(config: ConfigDict, steps_per_epoch: int) -> optax.Schedule:
     Raises:
       UserError: the run has more steps than an int32 counts.
     """
+    shape, peak = _build_shape(config, steps_per_epoch), np.float32(config.learning_rate)
+    return lambda step: peak * shape(step)  # as the training step computes it
+
+
+def _build_shape(config: ConfigDict, steps_per_epoch: int) -> optax.Schedule:
+    """The schedule of a learning rate of 1."""
     total_steps = config.num_epochs * steps_per_epoch
     if total_steps > MAX_TOTAL_STEPS:
         raise UserError(
@@ -58,7 +66,7 @@ def build_schedule(config: ConfigDict, steps_per_epoch: int) -> optax.Schedule:
         )
     return make_schedule(
         config.schedule,
-        learning_rate=config.learning_rate,
+        learning_rate=1.0,
         total_steps=total_steps,
         warmup_steps=round(config.warmup_epochs * steps_per_epoch),
         step_boundaries=config.step_boundaries,
@@ -66,16 +74,29 @@ def build_schedule(config: ConfigDict, steps_per_epoch: int) -> optax.Schedule:
     )
 
 
-def build_optimizer(config: ConfigDict) -> optax.GradientTransformation:
-    """The optimizer, for a learning rate of 1."""
-    return OPTIMIZERS[config.optimizer](
-        momentum=config.momentum,
-        beta1=config.beta1,
-        beta2=config.beta2,
-        epsilon=config.epsilon,
-        weight_decay=config.weight_decay,
-        mask=decay_mask if config.decay == "kernels" else None,
-    )
+def build_hparams(config: ConfigDict) -> dict[str, float]:
+    """The hyperparameters that the training step takes as arguments."""
+    hparams = {name: config[name] for name in ("learning_rate", "momentum", "epsilon")}
+    if config.weight_decay:  # without, the step does not compute it
+        hparams["weight_decay"] = config.weight_decay
+    return hparams
+
+
+def build_optimizer(config: ConfigDict) -> optax.GradientTransformationExtraArgs:
+    """The optimizer, for a learning rate of 1; `update` takes those of build_hparams, too."""
+
+    def optimizer(hparams: Mapping[str, Any]) -> optax.GradientTransformation:
+        return OPTIMIZERS[config.optimizer](
+            beta1=config.beta1,
+            beta2=config.beta2,
+            mask=decay_mask if config.decay == "kernels" else None,
+            **hparams,
+        )
+
+    def update(updates: Any, state: Any, params: Any = None, **hparams: Any) -> Any:
+        return optimizer(hparams).update(updates, state, params)
+
+    return optax.GradientTransformationExtraArgs(optimizer(build_hparams(config)).init, update)
 
 
 def build_train_step(
@@ -85,8 +106,9 @@ def build_train_step(
     return make_train_step(
         build_model(config, num_classes, convolve),
         build_optimizer(config),
-        build_schedule(config, steps_per_epoch),
+        _build_shape(config, steps_per_epoch),
         make_normalize(config.mean, config.std),
+        hparams=build_hparams(config),
         on_nan=config.on_nan,
         seed=config.seed,
     )
@@ -103,5 +125,4 @@ def abstract_checkpoint(
 ) -> tuple[Any, Any]:
     """Shapes and dtypes of a run's training state and metric sums; no weight is allocated."""
     model, optimizer = build_model(config, num_classes), build_optimizer(config)
-    state = jax.eval_shape(lambda: init_state(model, optimizer, image_shape, config.seed))
-    return state, jax.eval_shape(MetricSums.zeros)
+    return abstract_state(model, optimizer, image_shape), jax.eval_shape(MetricSums.zeros)

@@ -50,11 +50,15 @@ def choose_steps_per_dispatch(platform: str, steps: int, batch_bytes: int) -> in
 
 
 def train_chunk(step: Callable) -> Callable:
-    """A training step made to take a chunk: (state, sums, arrays) -> (state, sums)."""
+    """A training step's function made to take a chunk.
 
-    def program(state: Any, sums: Any, arrays: tuple[jax.Array, ...]) -> Any:
+    Returns:
+      (state, sums, arrays, hparams) -> (state, sums)
+    """
+
+    def program(state: Any, sums: Any, arrays: tuple[jax.Array, ...], hparams: Any) -> Any:
         def take(carry: Any, batch: Any) -> tuple[Any, None]:
-            return step(*carry, batch), None
+            return step(*carry, batch, hparams), None
 
         return _over_steps(take, (state, sums), arrays)[0]
 
@@ -81,21 +85,25 @@ def _over_steps(take: Callable, carry: Any, arrays: tuple[jax.Array, ...]) -> tu
 class CompiledSteps:
     """Steps compiled ahead of their first call, once for each shape of chunk."""
 
-    def __init__(self, split: Any, whole: Any) -> None:
-        """Takes the jitted programs for split chunks and for others."""
+    def __init__(self, split: Any, whole: Any, *arguments: Any) -> None:
+        """Takes the jitted programs for split chunks and for others, and their last arguments."""
         self._programs = {True: split, False: whole}
+        self._arguments = arguments
         self._compiled: dict[Any, Callable] = {}
 
     def compile_for(self, carry: Any, sums: Any, chunk: PlacedChunk) -> None:
         """Compiles for chunks like this one, unless that is done."""
         if self._key(chunk) not in self._compiled:
-            lowered = self._programs[chunk.split].lower(carry, sums, chunk.arrays)
-            self._compiled[self._key(chunk)] = lowered.compile()
+            self._compiled[self._key(chunk)] = self.lower(carry, sums, chunk).compile()
+
+    def lower(self, carry: Any, sums: Any, chunk: PlacedChunk) -> jax.stages.Lowered:
+        """The program that takes such a chunk, before XLA compiles it."""
+        return self._programs[chunk.split].lower(carry, sums, chunk.arrays, *self._arguments)
 
     def __call__(self, carry: Any, sums: Any, chunk: PlacedChunk) -> Any:
         """Takes the steps; returns as soon as they are dispatched."""
         self.compile_for(carry, sums, chunk)
-        return self._compiled[self._key(chunk)](carry, sums, chunk.arrays)
+        return self._compiled[self._key(chunk)](carry, sums, chunk.arrays, *self._arguments)
 
     @staticmethod
     def _key(chunk: PlacedChunk) -> Any:

@@ -69,56 +69,61 @@ class DataParallel:
         return PlacedChunk(jax.device_put(arrays, sharding), steps, size, split)
 
     def compile_train(self, step: TrainStep) -> CompiledSteps:
-        """Compiles a training step (state, sums, batch) -> (state, sums).
+        """Compiles a training step, to be called with its hyperparameters.
 
         The state's memory is reused: the one passed in is gone after the call.
         """
         shared = AXIS if self.batch_norm == "global" else None
-        mapped = functools.partial(step, axis_name=AXIS, norm_axis_name=shared)
-        split = self._jit(train_chunk(step), self._split, self.replicated, donate=(0,))
+        function = step.function
+        mapped = functools.partial(function, axis_name=AXIS, norm_axis_name=shared)
+        inputs = (self.replicated, self.replicated, self._split, self.replicated)
+        split = self._jit(train_chunk(function), inputs, self.replicated, donate=(0,))
         if self.mode == "pmap":
-            split = self._pmap(train_chunk(mapped), None, donate=(0,))
+            split = self._pmap(train_chunk(mapped), (None, None, 1, None), None, donate=(0,))
         elif self.batch_norm == "device" and self.num_devices > 1:
             split = self._jit(
                 jax.shard_map(
                     train_chunk(mapped),
                     mesh=self.mesh,
-                    in_specs=(EVERYWHERE, EVERYWHERE, SPLIT),
+                    in_specs=(EVERYWHERE, EVERYWHERE, SPLIT, EVERYWHERE),
                     out_specs=EVERYWHERE,
                     check_vma=False,  # the step averages its gradients itself, as under pmap
                 ),
-                self._split,
+                inputs,
                 self.replicated,
                 donate=(0,),
             )
-        whole = self._jit(train_chunk(step), self.replicated, self.replicated, donate=(0,))
-        return CompiledSteps(split, whole)
+        whole = self._jit(train_chunk(function), self.replicated, self.replicated, donate=(0,))
+        hparams = {name: np.asarray(value, np.float32) for name, value in step.hparams.items()}
+        return CompiledSteps(split, whole, self.replicate(hparams))
 
     def compile_eval(self, step: EvalStep) -> CompiledSteps:
         """Compiles an evaluation step (variables, sums, batch) -> (sums, logits)."""
         program = eval_chunk(step)
-        split = self._jit(program, self._split, (self.replicated, self._split))
+        inputs = (self.replicated, self.replicated, self._split)
+        split = self._jit(program, inputs, (self.replicated, self._split))
         if self.mode == "pmap":
-            split = self._pmap(eval_chunk(functools.partial(step, axis_name=AXIS)), (None, 1))
+            mapped = eval_chunk(functools.partial(step, axis_name=AXIS))
+            split = self._pmap(mapped, (None, None, 1), (None, 1))
         return CompiledSteps(split, self._jit(program, self.replicated, self.replicated))
 
-    def _jit(
-        self, program: Callable, batch: NamedSharding, out: Any, donate: tuple[int, ...] = ()
-    ) -> Any:
+    def _jit(self, program: Callable, inputs: Any, out: Any, donate: tuple[int, ...] = ()) -> Any:
         """One program over the mesh: XLA splits the work and adds what crosses devices."""
         return jax.jit(
             program,
-            in_shardings=(self.replicated, self.replicated, batch),
+            in_shardings=inputs,
             out_shardings=out,
             donate_argnums=donate,
         )
 
-    def _pmap(self, program: Callable, out_axes: Any, donate: tuple[int, ...] = ()) -> Any:
+    def _pmap(
+        self, program: Callable, in_axes: Any, out_axes: Any, donate: tuple[int, ...] = ()
+    ) -> Any:
         """A program a device, which names the axis where it crosses devices."""
         return jax.pmap(
             program,
             axis_name=AXIS,
-            in_axes=(None, None, 1),
+            in_axes=in_axes,
             out_axes=out_axes,
             devices=self.devices,
             donate_argnums=donate,

@@ -5,7 +5,7 @@ holds an equal share of the batch.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import jax
@@ -20,7 +20,6 @@ from flax_resnet.engine.state import MetricSums, TrainState
 
 Images = UInt8[Array, "batch height width channels"]
 Normalize = Callable[[UInt8[Array, "*shape channels"]], Float[Array, "*shape channels"]]
-TrainStep = Callable[..., tuple[TrainState, MetricSums]]
 Predict = Callable[[Any, Images], Float[Array, "batch classes"]]
 EvalStep = Callable[..., tuple[MetricSums, jax.Array]]
 
@@ -36,31 +35,53 @@ def make_normalize(
     return normalize
 
 
+@dataclasses.dataclass(frozen=True, eq=False)  # jax.jit hashes it
+class TrainStep:
+    """A pure function (state, sums, (images, labels)) -> (state, sums).
+
+    Attributes:
+      function: takes `hparams` as a fourth argument.
+      hparams: hyperparameters that the compiled step takes as arguments: another value needs no
+        other program.
+    """
+
+    function: Callable[..., tuple[TrainState, MetricSums]]
+    hparams: Mapping[str, float]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> tuple[TrainState, MetricSums]:
+        """The step with its hyperparameters as constants."""
+        return self.function(*args, self.hparams, **kwargs)
+
+
 def make_train_step(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     normalize: Normalize,
     *,
+    hparams: Mapping[str, float] | None = None,
     on_nan: Literal["stop", "skip"] = "stop",
     seed: int = 0,
 ) -> TrainStep:
-    """A function (state, sums, (images, labels)) -> (state, sums).
+    """A training step.
 
-    The loss is cross-entropy, mean over the batch. The optimizer's updates are scaled by
-    `schedule(state.step)`. The network gets the key fold_in(key(seed), state.step) as 'dropout':
-    the same in a resumed run, another on each device of a mapped axis. XLA drops an unused key.
+    The loss is cross-entropy, mean over the batch. The optimizer gets `hparams` as extra arguments;
+    its updates are scaled by hparams['learning_rate'] (1 if missing) and `schedule(state.step)`.
+    The network gets the key fold_in(key(seed), state.step) as 'dropout': the same in a resumed run,
+    another on each device of a mapped axis. XLA drops an unused key.
 
     A step whose loss or new state is not finite changes nothing but `sums.non_finite`. With
     `on_nan` 'skip' it counts as a step taken. With 'stop' it does not, and no later step changes
     anything while `sums.non_finite` is above 0: what is there when the host finds out is the state
     before that step.
     """
+    with_hparams = optax.with_extra_args_support(optimizer)
 
     def train_step(
         state: TrainState,
         sums: MetricSums,
         batch: tuple[Images, Labels],
+        hparams: Mapping[str, Any],
         axis_name: str | None = None,
         norm_axis_name: str | None = None,
     ) -> tuple[TrainState, MetricSums]:
@@ -79,8 +100,8 @@ def make_train_step(
             loss, grads, batch_stats = lax.pmean((loss, grads, batch_stats), axis_name)
             correct = lax.psum(correct, axis_name)
             count *= lax.axis_size(axis_name)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        rate = schedule(state.step)
+        updates, opt_state = with_hparams.update(grads, state.opt_state, state.params, **hparams)
+        rate = hparams.get("learning_rate", 1.0) * schedule(state.step)
         updates = jax.tree.map(lambda u: jnp.asarray(rate, u.dtype) * u, updates)
         new_state = dataclasses.replace(
             state,
@@ -92,7 +113,7 @@ def make_train_step(
         new = new_state, sums.add(loss, correct, count)
         return _keep_finite(_all_finite((loss, new_state)), new, (state, sums), on_nan)
 
-    return train_step
+    return TrainStep(train_step, hparams or {})
 
 
 def _loss_and_grads(

@@ -2,6 +2,8 @@
 
 Each gives updates for a learning rate of 1, to be added to the parameters: the training step
 scales them by `schedule(state.step)`. No optimizer has a schedule, and so a clock, of its own.
+Momentum, epsilon and weight decay may be traced; Adam's betas may not: 1 - beta2 of a float32 beta2
+is wrong in the fifth digit.
 """
 
 import functools
@@ -13,10 +15,11 @@ import optax
 
 # What optax takes as the mask of a weight decay: parameters -> a bool each; None: all decay.
 Mask = Callable[[Any], Any] | None
+Scalar = Any  # a float or a traced array ()
 
 
 def _adam(
-    *, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8, **_: Any
+    *, beta1: float = 0.9, beta2: float = 0.999, epsilon: Scalar = 1e-8, **_: Any
 ) -> optax.GradientTransformation:
     return optax.adam(1.0, beta1, beta2, epsilon)
 
@@ -25,8 +28,8 @@ def _adamw(
     *,
     beta1: float = 0.9,
     beta2: float = 0.999,
-    epsilon: float = 1e-8,
-    weight_decay: float = 0.0,
+    epsilon: Scalar = 1e-8,
+    weight_decay: Scalar = 0.0,
     mask: Mask = None,
     **_: Any,
 ) -> optax.GradientTransformation:
@@ -35,13 +38,14 @@ def _adamw(
 
 def _momentum(
     *,
-    momentum: float | None = 0.9,
+    momentum: Scalar | None = 0.9,
     nesterov: bool = False,
-    weight_decay: float = 0.0,
+    weight_decay: Scalar | None = None,
     mask: Mask = None,
     **_: Any,
 ) -> optax.GradientTransformation:
-    decay = optax.add_decayed_weights(weight_decay, mask) if weight_decay else optax.identity()
+    decays = weight_decay is not None
+    decay = optax.add_decayed_weights(weight_decay, mask) if decays else optax.identity()
     return optax.chain(decay, optax.sgd(1.0, momentum, nesterov))
 
 

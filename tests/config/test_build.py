@@ -10,7 +10,13 @@ import numpy as np
 import optax
 import pytest
 
-from flax_resnet.config.build import build_model, build_optimizer, build_train_step
+from flax_resnet.config.build import (
+    abstract_checkpoint,
+    build_model,
+    build_optimizer,
+    build_train_step,
+)
+from flax_resnet.engine.mesh import DataParallel
 from flax_resnet.engine.state import MetricSums, TrainState, init_state
 from flax_resnet.engine.steps import make_normalize, make_train_step
 from flax_resnet.optim.optimizers import OPTIMIZERS, decay_mask
@@ -93,3 +99,19 @@ def test_bfloat16_computes_what_float32_does_to_its_precision():
         np.dtype(np.float32)
     }
     assert jax.tree.structure(half) == jax.tree.structure(full)
+
+
+def test_another_number_needs_no_other_program():
+    """A sweep of these compiles once, and one in a new process finds its program in the cache."""
+
+    def program(seed: int, **changes: float) -> str:
+        config = tiny_config(**NETWORK, seed=seed, optimizer="nesterov", **changes)
+        parallel = DataParallel(devices=jax.devices()[:1])
+        steps = parallel.compile_train(build_train_step(config, 10, STEPS_PER_EPOCH))
+        chunk = parallel.place(*(array[None] for array in BATCH))
+        return steps.lower(*abstract_checkpoint(config, 10, (8, 8, 3)), chunk).as_text()
+
+    numbers = {"learning_rate": 0.1, "momentum": 0.4, "weight_decay": 1e-4, "epsilon": 1e-8}
+    first = program(0, **numbers)
+    assert first == program(1, **{name: 2 * value for name, value in numbers.items()})
+    assert first != program(0, **numbers, warmup_epochs=1.0)
