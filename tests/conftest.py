@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,8 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # the workers share the cache of wh
     # All runs share their compiled programs, those in processes of their own too.
     os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(_cache.name, "compiled")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
+# LLVM's -O0 compiles twice as fast; see as_users_compile.
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
 # As the command line does: orbax logs every step of its work as a warning.
 logging.getLogger("absl").setLevel(logging.ERROR)
@@ -32,6 +35,7 @@ import pytest  # noqa: E402
 from ml_collections import ConfigDict  # noqa: E402
 
 from flax_resnet.config.load import load_config  # noqa: E402
+from flax_resnet.process.signals import SIGNALS  # noqa: E402
 from flax_resnet.training.loop import train_and_evaluate  # noqa: E402
 from tests.logs import collected  # noqa: E402
 
@@ -39,13 +43,13 @@ ROOT = Path(__file__).parent.parent
 
 
 def tiny_config(**changes: object) -> ConfigDict:
-    """A network of two narrow layers on 200 digits: 7 steps of 32 an epoch, the last of 8."""
+    """A network of two narrow layers on 224 digits: 7 steps of 32 an epoch."""
     overrides = {
         "design.stage_sizes": (1, 1),
         "design.stage_channels": (4, 8),
         "design.kernel_sizes": (3, 3),
         "design.shortcut_kernels": (1, 1),
-        "train_images": 200,
+        "train_images": 224,
         "test_images": 90,
         "batch_size": 32,
         "eval_batch_size": 40,
@@ -54,6 +58,25 @@ def tiny_config(**changes: object) -> ConfigDict:
     } | changes
     arguments = [f"--config.{field}={value}" for field, value in overrides.items()]
     return load_config(ROOT / "configs/quickstart.py", arguments)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def as_users_compile(request: pytest.FixtureRequest) -> Iterator[None]:
+    """With all optimizations, where numbers are tested; so do the stress programs' processes."""
+    computes = request.path.parent.name in ("engine", "models", "optim")
+    jax.config.update("jax_disable_most_optimizations", not computes)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.fixture
+def pythons_signals() -> Iterator[None]:
+    """Signals act as in a fresh Python, not as under nohup or in one of pytest's workers."""
+    fresh = {s: signal.SIG_DFL for s in SIGNALS} | {signal.SIGINT: signal.default_int_handler}
+    before = {signum: signal.signal(signum, handler) for signum, handler in fresh.items()}
+    yield
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
 
 
 @pytest.fixture

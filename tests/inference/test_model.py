@@ -49,7 +49,7 @@ def test_a_batch_shape_is_compiled_once(tiny_run):
 
 
 def test_evaluate_gives_the_last_epochs_metrics(model, tiny_run):
-    dataset = load_dataset("digits").first(200, 90)
+    dataset = load_dataset("digits").first(224, 90)
     result = model.evaluate(dataset.test_images, dataset.test_labels)
     last = read_metrics(tiny_run / "metrics.jsonl")[-1]
     assert result.images == 90 and model.step == last["step"]

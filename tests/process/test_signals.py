@@ -9,6 +9,8 @@ import pytest
 
 from flax_resnet.process.signals import StopRequest
 
+pytestmark = pytest.mark.usefixtures("pythons_signals")
+
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_waits_for_a_save_and_a_second_ctrl_c_does_not(signum):

@@ -12,12 +12,12 @@ from tests.stress import corruption, kills, signals
     [
         (kills, ["--count", "1", "--epochs", "3"]),
         (corruption, ["--count", "20"]),
-        (signals, ["--count", "3"]),
+        (signals, ["--count", "1"]),
         pytest.param(signals, ["--count", "30"], marks=pytest.mark.stress),
         pytest.param(kills, ["--count", "6", "--epochs", "6"], marks=pytest.mark.stress),
         pytest.param(corruption, ["--count", "160"], marks=pytest.mark.stress),
     ],
-    ids=["one kill", "20 corruptions", "3 signals", "signals", "kills", "corruption"],
+    ids=["one kill", "20 corruptions", "one signal", "signals", "kills", "corruption"],
 )
 def test_stress(program: ModuleType, arguments, tmp_path, capsys):
     assert program.main([*arguments, "--output", str(tmp_path)]) == 0, capsys.readouterr().out
