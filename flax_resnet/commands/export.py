@@ -17,8 +17,8 @@ from flax_resnet.process.files import replacing
 def run(args: argparse.Namespace) -> int:
     """Writes params and batch_stats under flat names, with config and class names as metadata."""
     output = Path(args.output)
-    if not output.name or output.is_dir():
-        raise UserError(f"--output {args.output!r} is not a file name", field="--output")
+    if output.suffix != ".safetensors" or output.is_dir():  # not a file of the run, by mistake
+        raise UserError(f"--output {args.output!r}: name a .safetensors file", field="--output")
     model = load(args.workdir, args.checkpoint)
     flat = traverse_util.flatten_dict(dict(model.variables), sep="/")
     arrays = {name: np.asarray(value) for name, value in flat.items()}

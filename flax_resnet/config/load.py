@@ -61,6 +61,8 @@ def find_config(name_or_path: str | Path) -> Path:
                 return candidate
     except OSError as error:  # a name too long, a folder without permission
         raise _file_error(name, f"cannot be read: {error.strerror}") from error
+    if path.exists():
+        raise _file_error(name, "is not a file", "missing")
     known = sorted(p.stem for p in CONFIGS.glob("*.py") if p.stem not in ("__init__", "base"))
     nearby = [] if "\0" in name else [str(p) for p in path.parent.glob("*.py")]
     close = difflib.get_close_matches(name, nearby, 1)

@@ -1,11 +1,32 @@
-"""Files that are never seen half-written."""
+"""Files that are never seen half-written, nor read where they could have no end."""
 
 import contextlib
+import errno
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from flax_resnet.process.errors import UserError
+
+
+def open_regular(path: Path, mode: str = "r", **options: Any) -> Any:
+    """Opens a file to read, as open() does; a pipe or a device might never end.
+
+    Raises:
+      OSError: it cannot be opened, or is no regular file.
+    """
+
+    def opener(name: str, flags: int) -> int:
+        descriptor = os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # open() itself refuses a folder
+            return descriptor
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is a device or a pipe")
+
+    return open(path, mode, opener=opener, **options)
 
 
 @contextlib.contextmanager

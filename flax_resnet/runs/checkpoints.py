@@ -9,6 +9,7 @@ as the newest checkpoint and checks no content, is not used.
 
 import concurrent.futures
 import dataclasses
+import errno
 import logging
 import math
 import os
@@ -156,9 +157,14 @@ class Checkpoints:
             finally:
                 reserved.unlink(missing_ok=True)
         except OSError as error:
+            problem = f"cannot be written ({error.strerror}): choose another --workdir"
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                problem = (
+                    f"has no room for checkpoints of {size / 2**20:,.1f} MiB ({error.strerror}): "
+                    f"free {missing} times that, or choose another --workdir"
+                )
             raise UserError(
-                f"{self._folder} has no room for checkpoints of {size / 2**20:,.1f} MiB "
-                f"({error.strerror}): free {missing} times that, or choose another --workdir",
+                f"{self._folder} {problem}",
                 code="unwritable",
                 field=str(self._folder),
             ) from error

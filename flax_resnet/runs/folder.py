@@ -16,7 +16,7 @@ from flax_resnet.config.compat import check_may_resume
 from flax_resnet.config.fields import IMAGE_SIDE
 from flax_resnet.data.names import check_name
 from flax_resnet.process.errors import UserError, reason
-from flax_resnet.process.files import write_text
+from flax_resnet.process.files import open_regular, write_text
 
 T = TypeVar("T")
 
@@ -82,7 +82,7 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             # The system drops the lock when the process dies, however it dies.
-            file = open(self._lock_file, "w")
+            file = open_regular(self._lock_file, "w")
         except OSError as error:
             raise UserError(
                 f"workdir {self.path} cannot be written: {error.strerror}",
@@ -226,7 +226,8 @@ class RunFolder:
 
     def _read(self, path: Path) -> str:
         try:
-            return path.read_text()
+            with open_regular(path, encoding="utf-8") as file:
+                return file.read()
         except (FileNotFoundError, NotADirectoryError) as error:
             what = "a file" if self.path.is_file() else "not the folder of a run"
             raise UserError(

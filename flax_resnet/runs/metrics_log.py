@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flax_resnet.process.errors import UserError, reason, shortened
-from flax_resnet.process.files import write_text
+from flax_resnet.process.files import open_regular, write_text
 from flax_resnet.runs.folder import RunFolder
 
 Row = dict[str, Any]
@@ -38,12 +38,30 @@ _ALWAYS = (
 class MetricsLog:
     """metrics.jsonl of a run that resumes after `step`."""
 
-    def __init__(self, run: RunFolder, step: int) -> None:
-        """Drops the records after `step`: their steps are about to be trained again."""
+    def __init__(self, run: RunFolder, step: int, epochs: int = 0) -> None:
+        """Drops the records after `step`: their steps are about to be trained again.
+
+        Args:
+          run: the folder.
+          step: of the checkpoint.
+          epochs: evaluated until then; each has a record.
+
+        Raises:
+          UserError: a record is missing.
+        """
         self.step = step
         self._path = run.metrics_file
-        if self._path.exists():
-            kept = [row for row in read_metrics(self._path) if row["step"] <= step]
+        exists = self._path.exists()
+        kept = [row for row in read_metrics(self._path) if row["step"] <= step] if exists else []
+        if len(kept) < epochs:
+            raise UserError(
+                f"{self._path} has {len(kept)} epochs, but the checkpoint was saved after "
+                f"{epochs}: restore the file, or start a new run from the weights "
+                f"(--config.init_from={run.path} --workdir OTHER)",
+                code="corrupt",
+                field=str(self._path),
+            )
+        if exists:
             write_text(self._path, "".join(_line(row) for row in kept))
 
     def append(self, row: Row) -> None:
@@ -131,7 +149,8 @@ def read_metrics(path: Path) -> list[Row]:
       UserError: the file cannot be read, or a line is corrupt; it is named.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        with open_regular(path, encoding="utf-8") as file:
+            lines = file.read().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"{path} cannot be read: {reason(error)}", code="unreadable", field=str(path)

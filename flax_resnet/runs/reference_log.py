@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 from flax_resnet.process.errors import UserError, shortened
+from flax_resnet.process.files import open_regular
 from flax_resnet.runs.metrics_log import Row
 
 PAPER = "paper"  # the reference_log that stands for the authors' own run
@@ -39,7 +40,7 @@ def read_reference(reference_log: str) -> Reference:
     path = PAPER_LOG if reference_log == PAPER else Path(reference_log)
     where = f"reference_log {path}"
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
+        with open_regular(path, newline="", encoding="utf-8-sig") as file:
             lines = csv.DictReader(file, skipinitialspace=True)
             missing = [name for name in REFERENCE_COLUMNS if name not in (lines.fieldnames or ())]
             if missing:

@@ -122,6 +122,7 @@ def open_session(
     run.claim(config, data, arithmetic)
     # The record of an epoch that is about to be evaluated again is made again, too.
     logged = progress.step - (1 if progress.awaiting_evaluation else 0)
+    epochs = logged // batches.steps_per_epoch
     session = Session(
         run=run,
         name=run.path.absolute().name,
@@ -137,7 +138,7 @@ def open_session(
         evaluators=_evaluators(config, data, parallel, splits),
         schedule=schedule,
         checkpoints=checkpoints,
-        metrics=MetricsLog(run, logged),
+        metrics=MetricsLog(run, logged, epochs),
         save_policy=SavePolicy(config.checkpoint_every_steps, config.checkpoint_every_minutes),
     )
     _describe(session, config, arithmetic, progress)

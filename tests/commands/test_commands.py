@@ -136,7 +136,7 @@ def test_export_writes_the_weights_under_flat_names(tiny_run, tmp_path, capsys):
 
 @pytest.mark.parametrize("command", ["evaluate", "predict", "export", "plot"])
 def test_a_folder_that_is_no_run_is_one_line(command, tmp_path, capsys):
-    extra = {"predict": ["x.png"], "export": ["--output", "x"]}.get(command, [])
+    extra = {"predict": ["x.png"], "export": ["--output", "x.safetensors"]}.get(command, [])
     assert main([command, "--workdir", str(tmp_path), *extra]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and str(tmp_path) in error and error.count("\n") == 1

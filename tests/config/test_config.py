@@ -450,3 +450,8 @@ def test_train_py_exits_with_2_and_one_line():
     assert result.returncode == 2
     (line,) = result.stderr.splitlines()
     assert line.startswith("error: config.batch_sze") and "config.batch_size" in line
+
+
+def test_a_config_path_that_is_no_file_is_said_to_be_none(tmp_path):
+    error = refused(lambda: load_config(tmp_path))
+    assert "is not a file" in str(error) and error.field == str(tmp_path)

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from flax_resnet.__main__ import main
+from flax_resnet.inference.model import load_trained
 from flax_resnet.process.errors import UserError
 from flax_resnet.process.files import write_text
 from flax_resnet.runs.metrics_log import read_metrics
@@ -40,14 +41,54 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_neither_a_device_nor_a_pipe_is_replaced_by_a_file(tiny_run, tmp_path, capsys):
-    os.mkfifo(tmp_path / "pipe.png")
-    export = ["export", "--workdir", str(tiny_run), "--output"]
-    assert "/dev/null is a device" in fails([*export, "/dev/null"], capsys)
-    plot = ["plot", "--workdir", str(tiny_run), "--output", str(tmp_path / "pipe.png")]
-    assert "is a device or a pipe" in fails(plot, capsys)
-    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
-    assert stat.S_ISFIFO(os.stat(tmp_path / "pipe.png").st_mode)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["pipe.png"]
+    device, pipe = tmp_path / "device.safetensors", tmp_path / "pipe.png"
+    device.symlink_to("/dev/null")
+    os.mkfifo(pipe)
+    export = ["export", "--workdir", str(tiny_run), "--output", str(device)]
+    plot = ["plot", "--workdir", str(tiny_run), "--output", str(pipe)]
+    for command in (export, plot):
+        assert "is a device or a pipe" in fails(command, capsys)
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode) and stat.S_ISFIFO(os.stat(pipe).st_mode)
+    assert sorted(tmp_path.iterdir()) == [device, pipe]
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "dataset.json", "arithmetic.json", "metrics.jsonl", ".lock"]
+)
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, "/dev/zero"], ids=["pipe", "folder", "zero"])
+def test_a_file_of_a_run_that_is_none_is_named_and_never_waited_for(run, name, make, one_device):
+    (run / name).unlink()
+    if callable(make):
+        make(run / name)
+    else:
+        (run / name).symlink_to(make)
+    with pytest.raises(UserError) as refused:
+        train_and_evaluate(tiny_config(num_epochs=3), run, devices=one_device)
+    assert str(run) in str(refused.value)
+
+
+def test_a_pipe_within_a_checkpoint_is_corruption(run, one_device, log_lines):
+    file = next(p for p in (run / "checkpoints" / "14").rglob("*") if p.is_file())
+    file.unlink()
+    os.mkfifo(file)
+    assert load_trained(run).step == 7
+    assert any("is corrupt" in line and "a pipe" in line for line in log_lines)
+
+
+def test_metrics_that_lack_an_epoch_of_the_checkpoint_are_refused(run, one_device):
+    lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    for kept in ([], lines[:1]):
+        (run / "metrics.jsonl").write_text("".join(kept))
+        with pytest.raises(UserError, match=f"has {len(kept)} epochs") as refused:
+            train_and_evaluate(tiny_config(num_epochs=3), run, devices=one_device)
+        assert refused.value.field == str(run / "metrics.jsonl")
+        assert (run / "metrics.jsonl").read_text() == "".join(kept)
+
+
+def test_checkpoints_that_are_a_file_are_named(tmp_path, one_device):
+    (tmp_path / "checkpoints").touch()
+    with pytest.raises(UserError, match="cannot be written"):
+        train_and_evaluate(tiny_config(), tmp_path, devices=one_device)
 
 
 def test_plot_and_export_need_an_output_that_can_be_written(tiny_run, tmp_path, file, capsys):
@@ -59,17 +100,17 @@ def test_plot_and_export_need_an_output_that_can_be_written(tiny_run, tmp_path, 
     assert ".png, .svg, .pdf" in fails([*plot, str(file)], capsys)
     assert "long" in fails([*plot, str(tmp_path / ("a" * 300 + ".png"))], capsys)
     export = ["export", "--workdir", str(tiny_run), "--output"]
-    assert "cannot be written" in fails([*export, str(tmp_path / "absent" / "a")], capsys)
-    assert "is not a file name" in fails([*export, str(tmp_path)], capsys)
-    assert "is not a file name" in fails([*export, ""], capsys)
-    assert "is not a file name" in fails([*export, "/"], capsys)
+    absent = tmp_path / "absent" / "a.safetensors"
+    assert "cannot be written" in fails([*export, str(absent)], capsys)
+    for other in (tmp_path, "", "/", tiny_run / "config.json"):
+        assert "name a .safetensors file" in fails([*export, str(other)], capsys)
     assert file.read_text() == "kept"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file.txt", "folder.png"]
 
 
 @pytest.mark.parametrize("command", ["evaluate", "predict", "export", "plot"])
 def test_a_workdir_that_is_a_file_or_no_name_is_one_line(command, file, capsys):
-    extra = {"predict": ["x.png"], "export": ["--output", "x"]}.get(command, [])
+    extra = {"predict": ["x.png"], "export": ["--output", "x.safetensors"]}.get(command, [])
     assert str(file) in fails([command, "--workdir", str(file), *extra], capsys)
     fails([command, "--workdir", str(file / "a"), *extra], capsys)
     fails([command, "--workdir", "a" * 5000, *extra], capsys)
@@ -113,9 +154,11 @@ DAMAGES = {
 @pytest.mark.parametrize("name", ["config.json", "dataset.json"])
 def test_a_damaged_file_of_a_run_is_named(run, name, damage, capsys):
     (run / name).write_bytes(DAMAGES[damage])
-    error = fails(["export", "--workdir", str(run), "--output", str(run / "out")], capsys)
+    error = fails(
+        ["export", "--workdir", str(run), "--output", str(run / "out.safetensors")], capsys
+    )
     assert name in error and len(error) < 1000
-    assert (run / name).read_bytes() == DAMAGES[damage] and not (run / "out").exists()
+    assert (run / name).read_bytes() == DAMAGES[damage] and not (run / "out.safetensors").exists()
 
 
 @pytest.mark.parametrize("name", ["config.json", "dataset.json"])
