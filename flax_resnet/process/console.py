@@ -53,16 +53,17 @@ def exit_code(command: Callable[[], int]) -> int:
 
 
 def print_log_lines() -> None:
-    """Prints what the package logs; silences the libraries below warnings of their own kind.
+    """Prints what the package logs; silences orbax.
 
-    Orbax logs every step of its work through absl, as a warning.
+    It logs every step of its work through absl as a warning, and each exception as an error before
+    it raises it.
     """
     logger = logging.getLogger("flax_resnet")
     if not any(isinstance(handler, _Printer) for handler in logger.handlers):
         logger.addHandler(_Printer())
     logger.setLevel(logging.INFO)
     logger.propagate = False
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 
 class _Printer(logging.Handler):

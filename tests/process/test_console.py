@@ -73,3 +73,22 @@ def test_a_reader_that_closes_the_pipe_sees_no_traceback():
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(timeout=60) == 141
+
+
+def test_what_orbax_logs_before_it_raises_it_is_not_printed(tmp_path):
+    """Too few file descriptors to write a checkpoint with: one line, of the program's own."""
+    code = (
+        "import resource, sys; from pathlib import Path; import numpy as np\n"
+        "from flax_resnet.process.console import exit_code\n"
+        "from flax_resnet.runs.storage import begin_writing, quiet\n"
+        "def save():\n"
+        "    resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24))\n"
+        "    arrays = {str(n): np.zeros(9) for n in range(99)}\n"
+        "    try: begin_writing(Path(sys.argv[1]), arrays).result()\n"
+        "    except Exception as error: raise OSError('many open files') from error\n"
+        "exit_code(save)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "x"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert result.stderr == "error: many open files\n"
