@@ -309,8 +309,9 @@ def _describe(
     )
     logger.info(
         f"{parallel.num_devices} x {parallel.devices[0].device_kind}, {config.dtype}, "
-        f"{config.parallel}, {arithmetic.conv} convolutions; {session.num_epochs} epochs of "
-        f"{steps} steps; files in {session.run.path}"
+        f"{config.parallel}, {arithmetic.conv} convolutions; "
+        f"{_count(session.num_epochs, 'epoch')} of {_count(steps, 'step')}; "
+        f"files in {session.run.path}"
     )
     if config.batch_size % parallel.num_devices:
         logger.warning(
@@ -322,6 +323,10 @@ def _describe(
         logger.info(
             f"resuming from step {progress.step} (epoch {epoch + 1}, {step} of {steps} steps done)"
         )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + "s" * (number != 1)
 
 
 def _compile(session: Session, progress: Progress) -> None:

@@ -46,7 +46,7 @@ def test_summary_asks_for_what_it_cannot_know(capsys):
     assert "config.design.pool_size is 4" in capsys.readouterr().err
 
 
-def test_evaluate_gives_the_last_epochs_figures(tiny_run, capsys):
+def test_evaluate_gives_the_last_epochs_metrics(tiny_run, capsys):
     assert main(["evaluate", "--workdir", str(tiny_run), "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)
     last = read_metrics(tiny_run / "metrics.jsonl")[-1]

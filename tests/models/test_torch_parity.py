@@ -88,7 +88,7 @@ def random_batch(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.nd
 
 
 def to_torch(images: np.ndarray, dtype: Any) -> Any:
-    """uint8 NHWC to normalised NCHW, the way PyTorch programs do."""
+    """uint8 NHWC to normalized NCHW, the way PyTorch programs do."""
     scaled = torch.tensor(images.transpose(0, 3, 1, 2)).to(dtype) / 255
     mean, std = (torch.tensor(v, dtype=dtype).reshape(1, 3, 1, 1) for v in (MEAN, STD))
     return (scaled - mean) / std

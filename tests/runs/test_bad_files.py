@@ -190,7 +190,7 @@ def test_data_information_of_a_run_that_cannot_be_is_named(run, changes, capsys)
     "line",
     ["3", "[]", '"text"', "{}", "not JSON", '{"epoch": 1}', "[" * 100_000, "\0", "\ufffd"],
 )
-def test_a_damaged_line_of_figures_is_named_and_nothing_is_drawn(run, line, capsys):
+def test_a_corrupt_record_is_named_and_nothing_is_drawn(run, line, capsys):
     metrics = run / "metrics.jsonl"
     first, *rest = metrics.read_text().splitlines()
     metrics.write_text("\n".join([first, line, *rest]) + "\n")

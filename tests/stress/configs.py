@@ -3,7 +3,7 @@
 Values for every field of config.FIELDS, sane and not, come in four ways: set in a config, typed on
 the command line, written in a config.json, and in a config.json with damaged characters. Before
 them each value of VALUES is given to each field alone (in short runs: some of them). What is
-accepted must trace (jax.eval_shape) through initialisation and a training step, and its schedule
+accepted must trace (jax.eval_shape) through initialization and a training step, and its schedule
 must stay between 0 and its learning rate.
 """
 

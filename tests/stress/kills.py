@@ -1,8 +1,8 @@
-"""Kills trainings at random moments and compares how they end with one that was left alone.
+"""Kills runs at random moments and compares how they end with one that was left alone.
 
 Each run is started again until it is finished, and killed (SIGKILL) at a random moment of most
 starts: while it loads, trains, evaluates, writes a checkpoint or a line. Parameters, statistics,
-optimiser state and lines of figures must be those of the run that was left alone, bit for bit.
+optimizer state and metrics must be those of the run that was left alone, bit for bit.
 """
 
 import random

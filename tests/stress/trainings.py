@@ -1,4 +1,4 @@
-"""A training small enough to be killed a hundred times, as a command and as a config."""
+"""A run small enough to be killed a hundred times, as a command and as a config."""
 
 import functools
 import os
@@ -58,7 +58,7 @@ def load_tiny_config(**changes: object) -> ConfigDict:
 
 
 def everything_saved(workdir: Path) -> dict[str, Any]:
-    """Every array of a run's last checkpoint by its path; its lines of figures without clock."""
+    """Every array of a run's last checkpoint by its path; its metrics without timings."""
     run = RunFolder(workdir)
     data = run.data_info()
     abstract = _abstract(to_json(run.config()), len(data.class_names), data.image_shape)
@@ -79,7 +79,7 @@ def _abstract(config: str, num_classes: int, image_shape: tuple[int, int, int]) 
 
 
 def without_clock(row: Row) -> Row:
-    """A line of figures but for its timings."""
+    """A record without its timings."""
     return {field: value for field, value in row.items() if field not in CLOCK}
 
 

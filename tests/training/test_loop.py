@@ -1,4 +1,4 @@
-"""Real tiny trainings on real digits: files, figures, resuming, stopping."""
+"""Real tiny runs on real digits: files, metrics, resuming, stopping."""
 
 import json
 import logging
@@ -71,7 +71,7 @@ def test_a_run_leaves_its_files(tiny_run):
     assert {p.name for p in (tiny_run / "checkpoints").iterdir()} == {"7", "14"}
 
 
-def test_each_epoch_is_a_line_of_figures(tiny_run):
+def test_each_epoch_has_a_record(tiny_run):
     rows = read_metrics(tiny_run / "metrics.jsonl")
     assert [(r["epoch"], r["step"]) for r in rows] == [(1, 7), (2, 14)]
     for row in rows:
@@ -86,7 +86,7 @@ def test_each_epoch_is_a_line_of_figures(tiny_run):
     assert rows[1]["train_loss"] < rows[0]["train_loss"]
 
 
-def test_tensorboard_events_hold_the_same_figures(tiny_run):
+def test_tensorboard_events_hold_the_same_metrics(tiny_run):
     found = {}
     for path in (tiny_run / "tensorboard").glob("events.out.tfevents.*"):
         for event in read_events(path):
