@@ -59,6 +59,7 @@ BAD_FIELDS = {  # what is wrong: (field, its array, the error's code, what it mu
     "empty test split": ("x_test", np.zeros((0, 4, 4, 3), np.uint8), "conflict", "0 images"),
     "no pixels": ("x_train", np.zeros((10, 0, 4, 3), np.uint8), "invalid", "[10, 0, 4, 3]"),
     "class names as objects": ("class_names", np.array(["a", 1], object), "unreadable", "objects"),
+    "no characters": ("class_names", np.full(3, 2**31, "u4").view("U1"), "corrupt", "character"),
     "class names as bytes": ("class_names", np.array([b"a", b"b", b"c"]), "invalid", "S1"),
     "label beyond the names": ("class_names", np.array(["a", "b"]), "invalid", "label 2"),
     "images as objects": ("x_train", np.array([None] * 10), "unreadable", "objects"),

@@ -1,6 +1,7 @@
 """Reads a dataset from one .npz file: x_train, y_train, x_test, y_test, optionally class_names."""
 
 import math
+import sys
 import zipfile
 from pathlib import Path
 
@@ -72,7 +73,11 @@ def _class_names(names: np.ndarray | None, where: str) -> tuple[str, ...] | None
             "np.array(['cat', 'dog'])",
             field=where,
         )
-    return tuple(str(name) for name in names)
+    # NumPy makes a str of anything, and Python fails on it later.
+    native = names.astype(names.dtype.newbyteorder("="))
+    if (np.frombuffer(native.tobytes(), np.uint32) > sys.maxunicode).any():
+        raise UserError(f"{where} is corrupt: no characters", code="corrupt", field=where)
+    return tuple(str(name) for name in native)
 
 
 def _check_fields(
