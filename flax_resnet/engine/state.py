@@ -86,10 +86,11 @@ def init_state(
     seed: int,
 ) -> TrainState:
     """Initial weights and optimizer state, for images of (height, width, channels)."""
-    # The same bits as at XLA's default level. On 2 CPU cores that takes 8 s for the paper's network
-    # and 128 s for ResNet-110, this 2 s and 19 s.
-    quickly = {"xla_backend_optimization_level": 1}
-    init = jax.jit(partial(_init, model, optimizer, image_shape), compiler_options=quickly)
+    # Level 1 gives the bits of XLA's default level, and compiles several times faster on a CPU
+    # (docs/performance.md). Other compilers have other options.
+    on_cpu = jax.default_backend() == "cpu"
+    options = {"xla_backend_optimization_level": 1} if on_cpu else None
+    init = jax.jit(partial(_init, model, optimizer, image_shape), compiler_options=options)
     return init(jax.random.key(seed))
 
 

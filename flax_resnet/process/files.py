@@ -1,4 +1,4 @@
-"""Files that are never seen half-written, nor read where they could have no end."""
+"""Files that are never seen half-written, and never a pipe or a device."""
 
 import contextlib
 import errno
@@ -12,16 +12,16 @@ from flax_resnet.process.errors import UserError
 
 
 def open_regular(path: Path, mode: str = "r", **options: Any) -> Any:
-    """Opens a file to read, as open() does; a pipe or a device might never end.
+    """Like open(), but refuses a pipe or a device, on which it could wait forever.
 
     Raises:
       OSError: it cannot be opened, or is no regular file.
     """
 
     def opener(name: str, flags: int) -> int:
-        descriptor = os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
-        mode = os.fstat(descriptor).st_mode
-        if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # open() itself refuses a folder
+        descriptor = os.open(name, flags | os.O_NONBLOCK, 0o666)
+        kind = os.fstat(descriptor).st_mode
+        if stat.S_ISREG(kind) or stat.S_ISDIR(kind):  # open() itself refuses a folder
             return descriptor
         os.close(descriptor)
         raise OSError(errno.EINVAL, "it is a device or a pipe")

@@ -45,12 +45,13 @@ class StopRequest:
                 # nohup's wish is kept; a shell that ignores Ctrl-C for its background jobs is not
                 # asked, so that `kill -INT` stops them.
                 if signum == signal.SIGINT or signal.getsignal(signum) is not signal.SIG_IGN:
-                    self._handlers[signum] = signal.signal(signum, self._handle)
+                    self._handlers[signum] = signal.getsignal(signum)  # before _handle needs it
+                    signal.signal(signum, self._handle)
         try:
             yield
         finally:
-            while self._handlers:
-                signal.signal(*self._handlers.popitem())
+            for signum, handler in self._handlers.items():
+                signal.signal(signum, handler)
 
     def _handle(self, signum: int, _: FrameType | None) -> None:
         if self.signum is not None and signum == signal.SIGINT:

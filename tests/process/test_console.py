@@ -80,7 +80,7 @@ def test_what_orbax_logs_before_it_raises_it_is_not_printed(tmp_path):
     code = (
         "import resource, sys; from pathlib import Path; import numpy as np\n"
         "from flax_resnet.process.console import exit_code\n"
-        "from flax_resnet.runs.storage import begin_writing, quiet\n"
+        "from flax_resnet.runs.storage import begin_writing\n"
         "def save():\n"
         "    resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24))\n"
         "    arrays = {str(n): np.zeros(9) for n in range(99)}\n"

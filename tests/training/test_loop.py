@@ -69,6 +69,7 @@ def test_a_run_leaves_its_files(tiny_run):
     assert data.class_names == tuple("0123456789")
     assert (data.train_images, data.test_images, data.image_shape) == (224, 90, (32, 32, 3))
     assert {p.name for p in (tiny_run / "checkpoints").iterdir()} == {"7", "14"}
+    assert not any(p.stat().st_mode & 0o111 for p in tiny_run.iterdir() if p.is_file())
 
 
 def test_each_epoch_has_a_record(tiny_run):
@@ -375,7 +376,8 @@ def test_drop_last_with_too_few_images_is_refused(tmp_path):
         train_and_evaluate(config, tmp_path / "run")
 
 
-def test_train_py_saves_on_a_signal_and_goes_on(tmp_path):
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_train_py_saves_on_a_signal_and_goes_on(signum, code, tmp_path):
     config = tiny_config()
     fields = ("train_images", "test_images", "batch_size")
     command = [
@@ -391,8 +393,8 @@ def test_train_py_saves_on_a_signal_and_goes_on(tmp_path):
         for line in process.stdout:
             output.append(line)
             if line.startswith("epoch 1/"):
-                process.send_signal(signal.SIGTERM)
-    assert process.returncode == 143, output
+                process.send_signal(signum)
+    assert process.returncode == code, output
     saved = re.search(r"saved at step (\d+) .* run the same command again", output[-1])
     assert saved, output[-3:]
 

@@ -73,10 +73,14 @@ def _class_names(names: np.ndarray | None, where: str) -> tuple[str, ...] | None
             "np.array(['cat', 'dog'])",
             field=where,
         )
-    # NumPy makes a str of anything, and Python fails on it later.
+    # NumPy makes a str of any codes; Python fails on it later.
     native = names.astype(names.dtype.newbyteorder("="))
     if (np.frombuffer(native.tobytes(), np.uint32) > sys.maxunicode).any():
-        raise UserError(f"{where} is corrupt: no characters", code="corrupt", field=where)
+        raise UserError(
+            f"{where} is corrupt: it has codes that are no Unicode character",
+            code="corrupt",
+            field=where,
+        )
     return tuple(str(name) for name in native)
 
 
