@@ -244,12 +244,23 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Runs the benchmark; returns what it writes."""
     parser = measure.arguments("throughput", __doc__)
     parser.add_argument("--rounds", type=int, help="default: 7")
+    for field, kind in (("variant", str), ("dtype", str), ("batch_size", int)):
+        flag = f"--{field.replace('_', '-')}"
+        parser.add_argument(flag, type=kind, nargs="+", help="only these (default: all)")
     args = parser.parse_args(argv)
     keep_compiled(default_cache_dir())
     rounds = args.rounds or (2 if args.quick else 7)
     on_cpu = jax.default_backend() == "cpu"
     groups: dict[Any, list[Case]] = {}
-    for case in cases(args.quick):
+    chosen = [
+        case
+        for case in cases(args.quick)
+        if all(
+            getattr(args, field) is None or getattr(case, field) in getattr(args, field)
+            for field in ("variant", "dtype", "batch_size")
+        )
+    ]
+    for case in chosen:
         # On a GPU in turns within a dtype and a batch size, as memory allows; on a CPU all.
         groups.setdefault(None if on_cpu else (case.dtype, case.batch_size), []).append(case)
     rows = []

@@ -3,10 +3,9 @@
 import argparse
 import json
 
-from flax_resnet.data.load import load_dataset
 from flax_resnet.inference.model import load
+from flax_resnet.inference.test_images import load_test_images
 from flax_resnet.process.compile_cache import keep_compiled
-from flax_resnet.process.errors import UserError
 from flax_resnet.process.paths import default_cache_dir
 
 
@@ -14,21 +13,7 @@ def run(args: argparse.Namespace) -> int:
     """Prints loss, accuracy and the number of images."""
     keep_compiled(default_cache_dir())
     model = load(args.workdir, args.checkpoint)
-    config = model.config
-    dataset = load_dataset(
-        config.dataset,
-        data_dir=args.data_dir or config.data_dir,
-        archive=config.archive,
-        image_size=config.image_size,
-    )
-    if dataset.digest != model.data.digest:
-        raise UserError(
-            f"{dataset.source} does not hold the images that {args.workdir} was trained on",
-            code="conflict",
-            field="config.dataset",
-        )
-    dataset = dataset.first(config.train_images, config.test_images)
-    result = model.evaluate(dataset.test_images, dataset.test_labels)
+    result = model.evaluate(*load_test_images(model, args.workdir, args.data_dir))
     if args.json:
         metrics = {"test_loss": result.loss, "test_accuracy": result.accuracy}
         print(json.dumps({"step": model.step, "images": result.images} | metrics))

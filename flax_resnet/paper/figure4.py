@@ -7,7 +7,7 @@ from flax_resnet.models.resnet import ResNet
 from flax_resnet.models.summary import count_parameters, format_summary, summarize
 from flax_resnet.paper.architecture import read_architecture
 from flax_resnet.paper.architecture_figure import architecture_figure
-from flax_resnet.report.document import Listing, Paragraph, Picture, Section
+from flax_resnet.report.document import Folded, Listing, Paragraph, Picture, Section
 from flax_resnet.report.table import Table
 from flax_resnet.search.space import TASK_PARAMS
 
@@ -26,7 +26,7 @@ def architecture_section() -> Section:
     for letter, name in (("b", "resnet18"), ("c", "revised")):
         summary = summarize(ResNet(MODELS[name], CLASSES), IMAGE_SHAPE)
         caption = f"Figure 4({letter}): {name}, {summary.params:,} parameters"
-        tables.append(Listing(caption, format_summary(summary, caption)))
+        tables.append(Folded(Listing(caption, format_summary(summary, caption))))
     counts = shortcut_counts()
     exact = counts["K = 1, 1, 1, 1"] == PRINTED["revised"]
     outcome = (

@@ -1,18 +1,27 @@
 """Figures 5 and 6: loss and accuracy of the paper's run, with the authors' own log."""
 
-from flax_resnet.paper.history import Histories, History, percent, scope
+import statistics
+from collections.abc import Sequence
+
+from flax_resnet.paper.history import Histories, History, figure_title, percent, scope
 from flax_resnet.paper.plan import seed_run
-from flax_resnet.plots.curves import ACCURACY, LOSS, run_figure
-from flax_resnet.report.document import Block, Paragraph, Picture, Section
+from flax_resnet.plots.curves import ACCURACY, LOSS, comparison_figure, run_figure
+from flax_resnet.report.document import Block, Folded, Paragraph, Picture, Section
 from flax_resnet.report.table import Table
 from flax_resnet.runs.metrics_log import Row
 from flax_resnet.runs.reference_log import PAPER, Reference, read_reference
 
+LAST_EPOCHS = 10  # single epochs scatter by half a point
 TITLE = "Figures 5 and 6: training and test curves"
 
 
-def curves_section(histories: Histories) -> Section:
-    """Both figures, and ours and the authors' epochs side by side, from the run with seed 0."""
+def curves_section(histories: Histories, pytorch: Sequence[Row] = ()) -> Section:
+    """Both figures from the run with seed 0, with the authors' epochs and PyTorch's.
+
+    Args:
+      histories: of the runs.
+      pytorch: epochs of the same recipe in PyTorch.
+    """
     history = histories.get(seed_run(0).name)
     if history is None:
         text = "The revised network is not trained yet."
@@ -43,8 +52,39 @@ def curves_section(histories: Histories) -> Section:
         figure = run_figure(measure, history.rows, title, history.config.num_epochs, paper)
         caption = f"Figure {number}: training and test {measure.field}, ours and the authors'"
         blocks.append(Picture(f"figure{number}", caption, figure))
-    blocks.append(_epoch_table(history, paper))
+    blocks.append(Folded(_epoch_table(history, paper)))
+    if pytorch:
+        blocks += _pytorch_blocks(history, pytorch)
     return Section("figure5-6", TITLE, outcome, tuple(blocks))
+
+
+def _pytorch_blocks(history: History, pytorch: Sequence[Row]) -> list[Block]:
+    """Curves of both frameworks, and by how much they differ."""
+    title = figure_title("The same recipe in JAX and in PyTorch", [history])
+    figure = comparison_figure({"JAX (this program)": history.rows, "PyTorch": pytorch}, title)
+    return [
+        Picture("pytorch", "Loss and accuracy of the paper's recipe in both frameworks", figure),
+        Paragraph(
+            "The same images, batches and augmentation, in the same order; each network has its "
+            "own framework's random initial weights. " + framework_finding(history.rows, pytorch)
+        ),
+    ]
+
+
+def framework_finding(ours: Sequence[Row], pytorch: Sequence[Row]) -> str:
+    """By how much the accuracies of two runs differ in the last epochs that both have."""
+    theirs = {row["epoch"]: row for row in pytorch}
+    both = [(row, theirs[row["epoch"]]) for row in ours if row["epoch"] in theirs][-LAST_EPOCHS:]
+    if not both:
+        return "They have no epoch in common."
+    words = []
+    for split, name in (("test", "test"), ("train", "training")):
+        here, there = (
+            percent(statistics.fmean(pair[i][f"{split}_accuracy"] for pair in both)) for i in (0, 1)
+        )
+        words.append(f"{name} accuracy {here} here, {there} in PyTorch")
+    first, last = both[0][0]["epoch"], both[-1][0]["epoch"]
+    return f"Mean of epochs {first} to {last}: {'; '.join(words)}."
 
 
 def _epoch_table(history: History, paper: Reference) -> Table:

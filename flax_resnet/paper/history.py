@@ -59,12 +59,28 @@ class History:
         return self.rows[-1]
 
     @property
+    def num_epochs(self) -> int:
+        """The epochs that were planned."""
+        return min(self.run.epochs or self.config.num_epochs, self.config.num_epochs)
+
+    @property
     def seconds(self) -> float:
         """Time spent in training steps, over all epochs."""
         return sum(row["seconds"] for row in self.rows)
 
 
 Histories = Mapping[str, History]
+
+
+def read_histories(
+    folder: Path,
+    runs: Sequence[PlannedRun],
+    until_epoch: int | None = None,
+    note: str | None = None,
+) -> dict[str, History]:
+    """The histories of the runs that have an epoch, by the runs' names; as `read_history`."""
+    found = {run.name: read_history(folder, run, until_epoch, note) for run in runs}
+    return {name: history for name, history in found.items() if history is not None}
 
 
 def read_history(
@@ -82,9 +98,7 @@ def read_history(
       UserError: a file is corrupt.
     """
     files = RunFolder(folder / run.name)
-    if not files.metrics_file.exists():
-        return None
-    rows = read_metrics(files.metrics_file)
+    rows = read_epochs(files.path)
     rows = [row for row in rows if until_epoch is None or row["epoch"] <= until_epoch]
     if not rows:
         return None
@@ -99,6 +113,16 @@ def read_history(
         recipe_epochs=recipe.num_epochs,
         machines=read_machines(files.path),
     )
+
+
+def read_epochs(path: Path) -> list[Row]:
+    """The epochs of a run's folder; [] if there are none.
+
+    Raises:
+      UserError: its metrics are corrupt.
+    """
+    file = RunFolder(path).metrics_file
+    return read_metrics(file) if file.exists() else []
 
 
 def _departures(recipe: ConfigDict, config: ConfigDict) -> dict[str, Any]:
@@ -122,9 +146,9 @@ def read_machines(path: Path) -> list[dict[str, Any]]:
 def scope(histories: Sequence[History]) -> str:
     """How runs fall short of their recipes, in a few words for titles; '': they do not."""
     words = []
-    if any(h.last["epoch"] < h.config.num_epochs for h in histories):
+    if any(h.last["epoch"] < h.num_epochs for h in histories):
         done = _span([h.last["epoch"] for h in histories])
-        words.append(f"{done} of {_span([h.config.num_epochs for h in histories])} epochs")
+        words.append(f"{done} of {_span([h.num_epochs for h in histories])} epochs")
     if any(h.config.num_epochs != h.recipe_epochs for h in histories):
         of = _span([h.config.num_epochs for h in histories])
         words.append(f"recipe of {of} epochs, not {_span([h.recipe_epochs for h in histories])}")

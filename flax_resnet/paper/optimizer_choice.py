@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from flax_resnet.paper.history import Histories, History, figure_title, percent, scope
-from flax_resnet.paper.plan import OPTIMIZER_SETTINGS, optimizer_run
+from flax_resnet.paper.plan import OPTIMIZER_SETTINGS, TRIAL_EPOCHS, optimizer_run
+from flax_resnet.paper.rates import best_rate, tried_rates, tuned_runs
 from flax_resnet.plots.curves import LOSS, comparison_figure
 from flax_resnet.report.document import Block, Paragraph, Picture, Section
 from flax_resnet.report.table import Table
@@ -16,40 +17,89 @@ THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)  # of ac
 
 def optimizers_section(histories: Histories) -> Section:
     """Curves, epochs to reach each accuracy, and the claim that Adam is faster."""
-    runs = {
-        name: histories[optimizer_run(name).name]
-        for name in OPTIMIZER_SETTINGS
-        if optimizer_run(name).name in histories
-    }
+    runs = _runs(histories, {})
     missing = [LABELS[name] for name in OPTIMIZER_SETTINGS if name not in runs]
     blocks: list[Block] = [
         Paragraph(
             "The revised network with four optimizers and constant learning rates: Adam 1e-3 (the "
             "paper's); SGD 0.1; momentum and Nesterov 0.01 with momentum 0.9, the same effective "
             "step as SGD: learning rate / (1 - momentum) = 0.1. The paper gives no learning rates "
-            "and no results for the SGD family. One seed each, no tuning."
+            "and no results for the SGD family. One seed each."
         )
     ]
     if missing:
         blocks.append(Paragraph(f"Not trained yet: {', '.join(missing)}."))
     if not runs:
         return Section("optimizers", TITLE, "No optimizer is trained yet.", tuple(blocks))
-    title = figure_title("Optimizers, revised network", list(runs.values()))
-    figure = comparison_figure({LABELS[name]: h.rows for name, h in runs.items()}, title)
-    blocks.append(Picture("optimizers", "Loss and accuracy by optimizer", figure))
-    budget = min(history.last["epoch"] for history in runs.values())
-    blocks.append(_last_table(runs, budget))
-    blocks += [_threshold_table(runs, split, budget) for split in ("test", "train")]
+    blocks += _comparison("optimizers", "Optimizers, revised network", runs)
     if "adam" not in runs or len(runs) < 2:
         outcome = f"Not trained yet: {', '.join(missing)}."
-    else:
-        rows = {name: within(history.rows, budget) for name, history in runs.items()}
-        reduced = bool(scope(list(runs.values())))
-        findings = [adam_finding(rows, split, reduced) for split in ("test", "train")]
-        of = " of reduced runs" if reduced else ""
-        outcome = f"Up to epoch {budget}{of}, {'; '.join(findings)}."
-        blocks.append(Paragraph(f"The claim is that Adam is faster. {outcome}"))
+        return Section("optimizers", TITLE, outcome, tuple(blocks))
+    outcome = _outcome(runs)
+    blocks.append(Paragraph(f"The claim is that Adam is faster. {outcome}"))
+    tried = {name: trials for name in runs if (trials := tried_rates(histories, name))}
+    if tried:
+        blocks.append(_trial_table(tried))
+    best = {name: best_rate(trials) for name, trials in tried.items()}
+    tuned = _runs(histories, best)
+    if tuned_runs(histories) and len(tuned) == len(runs):
+        blocks += _comparison("optimizers_tuned", "Optimizers, best of three rates", tuned)
+        against = f"Against the best of three rates: {_outcome(tuned)}"
+        blocks.append(Paragraph(against))
+        outcome += f" {against}"
     return Section("optimizers", TITLE, outcome, tuple(blocks))
+
+
+def _runs(histories: Histories, rates: Mapping[str, float]) -> dict[str, History]:
+    """Optimizer -> its run, where there is one; at the planned rate unless `rates` has another."""
+    names = {name: optimizer_run(name, rates.get(name)).name for name in OPTIMIZER_SETTINGS}
+    return {name: histories[run] for name, run in names.items() if run in histories}
+
+
+def _comparison(name: str, what: str, runs: Mapping[str, History]) -> list[Block]:
+    """The curves, the last common epoch, and the epochs to each accuracy."""
+    budget = _budget(runs)
+    curves = {
+        f"{LABELS[name]} {_rate(history)}": within(history.rows, budget)
+        for name, history in runs.items()
+    }
+    figure = comparison_figure(curves, figure_title(what, list(runs.values())))
+    return [
+        Picture(name, f"Loss and accuracy: {what[0].lower()}{what[1:]}", figure),
+        _last_table(runs, budget),
+        *(_threshold_table(runs, split, budget) for split in ("test", "train")),
+    ]
+
+
+def _budget(runs: Mapping[str, History]) -> int:
+    return min(history.last["epoch"] for history in runs.values())
+
+
+def _rate(history: History) -> str:
+    return f"{history.config.learning_rate:g}"
+
+
+def _outcome(runs: Mapping[str, History]) -> str:
+    """What the runs say about the claim."""
+    budget = _budget(runs)
+    rows = {name: within(history.rows, budget) for name, history in runs.items()}
+    reduced = bool(scope(list(runs.values())))
+    findings = [adam_finding(rows, split, reduced) for split in ("test", "train")]
+    of = " of reduced runs" if reduced else ""
+    return f"Up to epoch {budget}{of}, {'; '.join(findings)}."
+
+
+def _trial_table(tried: Mapping[str, Mapping[float, History]]) -> Table:
+    rows = []
+    for name, trials in tried.items():
+        best = best_rate(trials)
+        for rate, history in trials.items():
+            accuracy = percent(history.last["val_accuracy"])
+            rows.append((LABELS[name], f"{rate:g}", accuracy, "best" if rate == best else ""))
+    held_out = next(iter(next(iter(tried.values())).values())).data.val_images
+    caption = f"Rates tried for {TRIAL_EPOCHS} epochs: accuracy on {held_out:,} images held out"
+    header = ("optimizer", "learning rate", "held-out accuracy", "")
+    return Table(header, rows, "lrrl", caption=caption)
 
 
 def within(rows: Sequence[Row], budget: int) -> list[Row]:
@@ -112,7 +162,7 @@ def _last_table(runs: Mapping[str, History], budget: int) -> Table:
         rows.append(
             (
                 LABELS[name],
-                f"{OPTIMIZER_SETTINGS[name]['learning_rate']:g}",
+                _rate(history),
                 LOSS.in_words(row["train_loss"]),
                 percent(row["train_accuracy"]),
                 LOSS.in_words(row["test_loss"]),

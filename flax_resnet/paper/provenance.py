@@ -6,7 +6,7 @@ from typing import Any
 
 from flax_resnet.paper.history import Histories, History
 from flax_resnet.paper.plan import PlannedRun
-from flax_resnet.report.document import Block, Paragraph, Section
+from flax_resnet.report.document import Block, Folded, Paragraph, Section
 from flax_resnet.report.table import Table
 
 TITLE = "How this was made"
@@ -28,7 +28,7 @@ def provenance_section(
         images = list(dict.fromkeys(h.data_note.description for h in trained))
         blocks += [Paragraph(f"Images: {text}.") for text in images]
     if runs:
-        blocks.append(_run_table(runs, histories))
+        blocks.append(Folded(_run_table(runs, histories)))
     if trained:
         blocks.append(Paragraph(_time(trained)))
     blocks += [Paragraph(f"Changed from the recipes: {text}.") for text in _departures(trained)]
@@ -80,7 +80,7 @@ def _cells(history: History | None) -> tuple[str, ...]:
     if history is None:
         return ("none yet", "-", "-", "-", "-")
     return (
-        f"{history.last['epoch']} of {history.config.num_epochs}",
+        f"{history.last['epoch']} of {history.num_epochs}",
         str(history.config.seed),
         f"{history.data.train_images:,}",
         f"{history.data.test_images:,}",

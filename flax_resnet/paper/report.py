@@ -4,15 +4,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from flax_resnet.paper.calibration import read_calibration
 from flax_resnet.paper.design_space import design_section
 from flax_resnet.paper.figure1 import degradation_section
 from flax_resnet.paper.figure3 import imagenet_section
 from flax_resnet.paper.figure4 import architecture_section
 from flax_resnet.paper.figure5_6 import curves_section
-from flax_resnet.paper.history import Histories, History, read_history, scope
+from flax_resnet.paper.history import Histories, read_epochs, read_histories, scope
 from flax_resnet.paper.optimizer_choice import optimizers_section
-from flax_resnet.paper.plan import PlannedRun, planned_runs
+from flax_resnet.paper.plan import PYTORCH_RUN, PlannedRun, planned_runs, seed_run
 from flax_resnet.paper.provenance import provenance_section
+from flax_resnet.paper.rates import tuned_runs
 from flax_resnet.paper.results import results_section
 from flax_resnet.plots.style import save_figure
 from flax_resnet.process.errors import UserError
@@ -50,9 +52,11 @@ def write_report(
       UserError: a run is corrupt, or a file cannot be written.
     """
     runs = planned_runs(names, seeds)
-    found = {run.name: read_history(out / RUNS, run, until_epoch, data_note) for run in runs}
-    histories = {name: history for name, history in found.items() if history is not None}
-    makers = section_makers(histories, seeds)
+    histories = read_histories(out / RUNS, runs, until_epoch, data_note)
+    tuned = tuned_runs(histories)
+    runs += tuned
+    histories |= read_histories(out / RUNS, tuned, until_epoch, data_note)
+    makers = section_makers(histories, seeds, out / RUNS)
     sections = [makers[name]() for name in names]
     sections.insert(0, _at_a_glance(sections, runs, histories))
     sections.append(provenance_section(runs, histories, machine()))
@@ -63,15 +67,19 @@ def write_report(
     return paths
 
 
-def section_makers(histories: Histories, seeds: int) -> dict[str, Callable[[], Section]]:
-    """Name of each section -> the function that builds it."""
+def section_makers(
+    histories: Histories, seeds: int, folder: Path
+) -> dict[str, Callable[[], Section]]:
+    """Name of each section -> the function that builds it; `folder` holds the runs."""
+    own = folder / seed_run(0).name
+    pytorch = read_epochs(folder / PYTORCH_RUN)
     return {
         "figure1": lambda: degradation_section(histories),
         "figure3": imagenet_section,
         "figure4": architecture_section,
-        "figure5-6": lambda: curves_section(histories),
+        "figure5-6": lambda: curves_section(histories, pytorch),
         "optimizers": lambda: optimizers_section(histories),
-        "results": lambda: results_section(histories, seeds),
+        "results": lambda: results_section(histories, seeds, read_calibration(own)),
         "design": design_section,
     }
 
@@ -90,9 +98,10 @@ def _at_a_glance(
     if missing:
         text = f"Incomplete: not trained yet: {', '.join(missing)}. The same command resumes."
         blocks.append(Paragraph(text))
-    trained: list[History] = list(histories.values())
-    if trained and (short := scope(trained)):
-        blocks.append(Paragraph(f"These runs are {short}."))
+    short = [run.name for run in runs if run.name in histories and scope([histories[run.name]])]
+    if short:
+        text = f"Reduced, so that they decide no claim: {', '.join(short)}."
+        blocks.append(Paragraph(text))
     rows = [(section.title, section.outcome) for section in sections]
     blocks.append(Table(("section", "outcome"), rows, "ll", caption="Outcomes"))
     return Section("outcomes", "At a glance", "", tuple(blocks))

@@ -4,13 +4,16 @@ import dataclasses
 import statistics
 from collections.abc import Sequence
 
+from flax_resnet.inference.calibration import Calibration
+from flax_resnet.paper.calibration import calibration_figure, calibration_finding
 from flax_resnet.paper.history import Histories, History, percent, scope
 from flax_resnet.paper.plan import seed_run
-from flax_resnet.report.document import Block, Paragraph, Section
+from flax_resnet.report.document import Block, Paragraph, Picture, Section
 from flax_resnet.report.table import Table
 from flax_resnet.runs.metrics_log import Row
 from flax_resnet.runs.reference_log import PAPER, read_reference
 
+SPLITS = ("train", "test")
 TITLE = "Results (section 3)"
 
 
@@ -40,8 +43,16 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(statistics.fmean(values), std, len(values))
 
 
-def results_section(histories: Histories, seeds: int) -> Section:
-    """Each seed's accuracies and the paper's, and what the train-test gap says."""
+def results_section(
+    histories: Histories, seeds: int, calibration: tuple[int, Calibration] | None = None
+) -> Section:
+    """Each seed's accuracies and the paper's, and whether the network overfits.
+
+    Args:
+      histories: of the runs.
+      seeds: how many are planned.
+      calibration: of the run with seed 0, and the step it was measured after.
+    """
     runs = {seed: histories.get(seed_run(seed).name) for seed in range(seeds)}
     done = {seed: history for seed, history in runs.items() if history is not None}
     missing = [str(seed) for seed in runs if seed not in done]
@@ -56,15 +67,22 @@ def results_section(histories: Histories, seeds: int) -> Section:
         )
     paper = read_reference(PAPER).rows
     blocks.append(_accuracy_table(done, paper[-1]))
+    if calibration is not None and 0 in done and done[0].last["step"] == calibration[0]:
+        title = f"Confidence, seed 0, {done[0].data_note.label}"
+        caption = "Test accuracy by confidence, and the share of the images"
+        figure = calibration_figure(calibration[1], title)
+        blocks.append(Picture("calibration", caption, figure))
     seed, first = next(iter(done.items()))
     blocks.append(Paragraph(overfitting_finding(f"Ours (seed {seed})", first.rows)))
+    if calibration is not None and 0 in done and done[0].last["step"] == calibration[0]:
+        blocks.append(Paragraph(f"Ours (seed 0): {calibration_finding(calibration[1])}"))
     blocks.append(Paragraph(overfitting_finding("The authors' log", paper)))
-    test = spread([history.last["test_accuracy"] for history in done.values()])
-    train = spread([history.last["train_accuracy"] for history in done.values()])
+    epoch, rows = _common_epoch(done)
+    train, test = (spread([row[f"{split}_accuracy"] for row in rows]) for split in SPLITS)
     outcome = (
-        f"Train {train}, test {test} over {test.count} seed{'s' if test.count > 1 else ''}; "
-        f"the paper: {percent(paper[-1]['train_accuracy'])}, "
-        f"{percent(paper[-1]['test_accuracy'])}."
+        f"After epoch {epoch}: train {train}, test {test} over {test.count} "
+        f"seed{'s' if test.count > 1 else ''}; the paper after epoch {paper[-1]['epoch']}: "
+        f"{percent(paper[-1]['train_accuracy'])}, {percent(paper[-1]['test_accuracy'])}."
     )
     return Section("results", TITLE, outcome, tuple(blocks))
 
@@ -75,16 +93,24 @@ def _accuracy_table(done: dict[int, History], paper: Row) -> Table:
         for seed, history in done.items()
     ]
     if len(done) > 1:
-        last = [history.last for history in done.values()]
-        train, test = ([row[f"{split}_accuracy"] for row in last] for split in ("train", "test"))
+        epoch, same = _common_epoch(done)
+        train, test = ([row[f"{split}_accuracy"] for row in same] for split in SPLITS)
         gap = [a - b for a, b in zip(train, test, strict=True)]
-        rows.append(("mean ± std", "", str(spread(train)), str(spread(test)), str(spread(gap))))
+        means = str(spread(train)), str(spread(test)), str(spread(gap))
+        rows.append(("mean ± std", str(epoch), *means))
     rows.append(("the paper", str(paper["epoch"]), *_cells(paper)))
     return Table(
         ("run", "epochs", "train accuracy", "test accuracy", "gap"),
         rows,
         caption="Accuracy after the last epoch (std: of the sample, n - 1)",
     )
+
+
+def _common_epoch(done: dict[int, History]) -> tuple[int, list[Row]]:
+    """The last epoch that all seeds have, and its row of each."""
+    epoch = min(history.last["epoch"] for history in done.values())
+    rows = [next(r for r in history.rows if r["epoch"] == epoch) for history in done.values()]
+    return epoch, rows
 
 
 def _cells(row: Row) -> tuple[str, str, str]:

@@ -30,7 +30,7 @@ def train_runs(
     Args:
       runs: what to train, with its config.
       folder: holds the run folders.
-      until_epoch: the epoch to end after; None: the last of each recipe.
+      until_epoch: the epoch to end after; None: the last of each run.
 
     Returns:
       The signal that stopped it; None: all are trained.
@@ -43,13 +43,18 @@ def train_runs(
         _check_unchanged(folder / run.name, config)
     stop = StopRequest(listens=True)
     for number, (run, config) in enumerate(runs, start=1):
-        goal = _goal(config, until_epoch)
-        logger.info("run %d of %d: %s, %s", number, len(runs), run.name, goal)
+        last = _last_epoch(run, until_epoch)
+        logger.info("run %d of %d: %s, %s", number, len(runs), run.name, _goal(config, last))
         _note_machine(folder / run.name)
-        outcome = train_and_evaluate(config, folder / run.name, until_epoch=until_epoch, stop=stop)
+        outcome = train_and_evaluate(config, folder / run.name, until_epoch=last, stop=stop)
         if outcome.signum is not None:
             return outcome.signum
     return None
+
+
+def _last_epoch(run: PlannedRun, until_epoch: int | None) -> int | None:
+    """The epoch to end after; None: the recipe's last."""
+    return min((n for n in (run.epochs, until_epoch) if n is not None), default=None)
 
 
 def _goal(config: ConfigDict, until_epoch: int | None) -> str:

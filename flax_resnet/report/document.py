@@ -37,7 +37,14 @@ class Picture:
     figure: Figure
 
 
-Block = Paragraph | Table | Listing | Picture
+@dataclasses.dataclass(frozen=True)
+class Folded:
+    """A long table or listing that opens at a click on its caption."""
+
+    block: Table | Listing
+
+
+Block = Paragraph | Table | Listing | Picture | Folded
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,9 +1,10 @@
 """A report as one self-contained HTML page, for screens (dark or light) and print."""
 
 import base64
+import dataclasses
 from collections.abc import Mapping, Sequence
 
-from flax_resnet.report.document import Block, Listing, Paragraph, Picture, Section
+from flax_resnet.report.document import Block, Folded, Listing, Paragraph, Picture, Section
 from flax_resnet.report.escape import escape_html
 from flax_resnet.report.table import Table
 
@@ -30,6 +31,8 @@ th, td { padding: .3rem .7rem; text-align: right; vertical-align: top;
 th { font-weight: 600; background: var(--shade); vertical-align: bottom; }
 .text { text-align: left; }
 td:first-child, td:not(.text) { white-space: nowrap; }
+details { margin: 1.25rem 0; }
+summary { color: var(--link); cursor: pointer; }
 figure { margin: 1.5rem 0; }
 figure img { display: block; max-width: 100%; height: auto; background: #ffffff;
   border-radius: 4px; }
@@ -78,11 +81,15 @@ def _section(section: Section, svgs: Mapping[str, bytes]) -> str:
 def _block(block: Block, svgs: Mapping[str, bytes]) -> str:
     if isinstance(block, Paragraph):
         return f"<p>{escape_html(block.text)}</p>"
+    if isinstance(block, Folded):
+        inner = block.block
+        content = _block(dataclasses.replace(inner, caption=""), svgs)
+        return f"<details><summary>{escape_html(inner.caption)}</summary>\n{content}</details>"
     if isinstance(block, Table):
         return f'<div class="wide">{block.html()}</div>'
     if isinstance(block, Listing):
-        caption = f'<p class="caption">{escape_html(block.caption)}</p>'
-        return f"{caption}\n<pre>{escape_html(block.text)}</pre>"
+        caption = f'<p class="caption">{escape_html(block.caption)}</p>\n' if block.caption else ""
+        return f"{caption}<pre>{escape_html(block.text)}</pre>"
     return _picture(block, svgs[block.name])
 
 

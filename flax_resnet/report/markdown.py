@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from flax_resnet.report.document import Block, Listing, Paragraph, Picture, Section
-from flax_resnet.report.escape import escape_markdown
+from flax_resnet.report.document import Block, Folded, Listing, Paragraph, Picture, Section
+from flax_resnet.report.escape import escape_html, escape_markdown
 from flax_resnet.report.table import Table
 
 FIGURES = "figures"  # folder of the pictures, next to the report
@@ -26,11 +26,20 @@ def to_markdown(title: str, sections: Sequence[Section]) -> str:
 def _block(block: Block) -> str:
     if isinstance(block, Paragraph):
         return escape_markdown(block.text)
+    if isinstance(block, Folded):
+        inner = block.block
+        text = inner.markdown() if isinstance(inner, Table) else _fenced(inner)
+        summary = f"<summary>{escape_html(inner.caption)}</summary>"
+        return f"<details>{summary}\n\n{text}\n\n</details>"
     if isinstance(block, Table):
         return f"{escape_markdown(block.caption)}:\n\n{block.markdown()}"
     if isinstance(block, Listing):
-        return f"{escape_markdown(block.caption)}:\n\n```text\n{block.text}\n```"
+        return f"{escape_markdown(block.caption)}:\n\n{_fenced(block)}"
     return _picture(block)
+
+
+def _fenced(listing: Listing) -> str:
+    return f"```text\n{listing.text}\n```"
 
 
 def _picture(picture: Picture) -> str:

@@ -58,9 +58,10 @@ class Table:
             )
             return f"<tr>{''.join(tagged)}</tr>"
 
+        caption = f"<caption>{escape_html(self.caption)}</caption>\n" if self.caption else ""
         rows = "\n".join(line("td", row) for row in self.rows)
         return (
-            f"<table>\n<caption>{escape_html(self.caption)}</caption>\n"
+            f"<table>\n{caption}"
             f"<thead>{line('th', self.header)}</thead>\n<tbody>\n{rows}\n</tbody>\n"
             "</table>"
         )

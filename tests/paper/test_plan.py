@@ -7,6 +7,7 @@ from flax_resnet.paper.plan import (
     load_run_config,
     optimizer_run,
     planned_runs,
+    rate_trials,
     seed_run,
 )
 from flax_resnet.process.errors import UserError
@@ -20,10 +21,12 @@ def test_sections_share_the_papers_own_run():
     own = ["revised_adam_seed0"]
     assert names(("figure5-6",)) == own
     assert names(("results",)) == own
-    assert names(("optimizers",)) == [*own, "revised_sgd", "revised_momentum", "revised_nesterov"]
+    planned = names(("optimizers",))
+    assert planned[:4] == [*own, "revised_sgd", "revised_momentum", "revised_nesterov"]
+    assert planned[4:7] == [f"trial_sgd_rate{rate}" for rate in (0.03, 0.1, 0.3)]
     assert optimizer_run("adam") == seed_run(0)
     every = names(SECTION_NAMES, seeds=3)
-    assert len(every) == len(set(every)) == 1 + 3 + 4 + 2
+    assert len(every) == len(set(every)) == 1 + 3 + 3 * 3 + 4 + 2
 
 
 def test_tables_and_drawings_need_no_training():
@@ -52,6 +55,14 @@ def test_optimizers_have_one_effective_step_but_for_adam():
         else:
             kept = config.momentum if name != "sgd" else 0.0
             assert config.learning_rate / (1 - kept) == pytest.approx(0.1)
+
+
+def test_trials_hold_images_out_for_two_epochs():
+    for rate, run in rate_trials("nesterov").items():
+        config = load_run_config(run)
+        assert (config.optimizer, config.learning_rate, run.epochs) == ("nesterov", rate, 2)
+        assert (config.validation_split, config.momentum, config.num_epochs) == (5000, 0.9, 50)
+    assert rate_trials("adam") == {}
 
 
 def test_a_users_change_reaches_every_run():

@@ -157,7 +157,7 @@ def test_stopped_command_reports_what_is_trained(tmp_path: Path, monkeypatch: py
     assert calls == [("revised_adam_seed0", 1), ("revised_sgd", 1)]
     report = read_report(tmp_path)
     assert "not trained yet: revised_sgd, revised_momentum, revised_nesterov" in report
-    assert "reduced: 1 of 50 epochs" in report
+    assert "Reduced, so that they decide no claim: revised_adam_seed0." in report
 
 
 def test_report_alone_says_that_nothing_is_trained(tmp_path: Path):

@@ -3,17 +3,25 @@ import math
 
 import pytest
 
+from flax_resnet.inference.calibration import Calibration
 from flax_resnet.paper.data_note import JPEG_DIGESTS, describe_data
 from flax_resnet.paper.figure1 import compare_depths, degradation_section
 from flax_resnet.paper.figure3 import imagenet_section
 from flax_resnet.paper.figure4 import architecture_section, shortcut_counts
-from flax_resnet.paper.figure5_6 import curves_section
-from flax_resnet.paper.history import scope
+from flax_resnet.paper.figure5_6 import curves_section, framework_finding
+from flax_resnet.paper.history import History, scope
 from flax_resnet.paper.optimizer_choice import adam_finding, epochs_to_accuracy, optimizers_section
-from flax_resnet.paper.plan import PlannedRun, optimizer_run, seed_run
+from flax_resnet.paper.plan import (
+    PlannedRun,
+    load_run_config,
+    optimizer_run,
+    rate_trials,
+    seed_run,
+)
 from flax_resnet.paper.provenance import describe_machine, duration
+from flax_resnet.paper.rates import best_rate, tried_rates, tuned_runs
 from flax_resnet.paper.results import overfitting_finding, results_section, spread
-from flax_resnet.report.document import Paragraph, Section
+from flax_resnet.report.document import Folded, Paragraph, Picture, Section
 from flax_resnet.report.table import Table
 from flax_resnet.runs.folder import DataInfo
 from flax_resnet.runs.reference_log import read_reference
@@ -109,6 +117,71 @@ def test_optimizers_are_compared_within_the_epochs_that_all_have():
     assert test.rows == [("Adam", "1", "1", "2", "2", "-"), ("SGD", "1", "2", "2", "2", "2")]
 
 
+def trial_histories(accuracies: dict[str, tuple[float, ...]]) -> dict[str, History]:
+    """Held-out accuracies of each optimizer's rates, the lowest rate first."""
+    histories = {}
+    for name, values in accuracies.items():
+        for run, accuracy in zip(rate_trials(name).values(), values, strict=True):
+            rows = [row | {"val_accuracy": accuracy} for row in make_rows([0.1] * 2, [0.9] * 2)]
+            histories[run.name] = make_history(run, rows)
+    return histories
+
+
+def test_best_rate_is_the_one_with_the_highest_held_out_accuracy():
+    trials = trial_histories({"sgd": (0.3, 0.5, 0.4), "momentum": (0.6, 0.5, 0.1)})
+    assert best_rate(tried_rates(trials, "sgd")) == 0.1
+    assert best_rate(tried_rates(trials, "momentum")) == 0.003
+    (run,) = tuned_runs(trials)  # SGD's best is the planned one, nesterov is not tried
+    assert run.name == "revised_momentum_rate0.003"
+    assert load_run_config(run).learning_rate == 0.003
+
+
+def test_no_rate_is_chosen_before_all_are_tried():
+    trials = trial_histories({"momentum": (0.6, 0.5, 0.1)})
+    trials.pop("trial_momentum_rate0.03")
+    assert not tuned_runs(trials)
+
+
+def test_adam_is_also_compared_with_the_best_rates():
+    histories = trial_histories({"sgd": (0.6, 0.5, 0.1)})
+    for run, values in (
+        (seed_run(0), [0.5, 0.9]),
+        (optimizer_run("sgd"), [0.3, 0.4]),
+        (optimizer_run("sgd", 0.03), [0.95, 0.95]),
+    ):
+        histories[run.name] = make_history(run, make_rows(values, values))
+    section = optimizers_section(histories)
+    planned, tuned = section.outcome.split(" Against the best of three rates: ")
+    assert "Adam is first to 40%" in planned and "later to 60%" in tuned
+    assert [block.name for block in section.blocks if isinstance(block, Picture)] == [
+        "optimizers",
+        "optimizers_tuned",
+    ]
+    (trials,) = (table for table in tables(section) if "held out" in table.caption)
+    assert [row[-1] for row in trials.rows] == ["best", "", ""]
+
+
+def test_frameworks_are_compared_over_the_last_epochs_that_both_have():
+    ours = make_rows([0.5] * 3 + [0.9] * 10, [0.4] * 3 + [0.8] * 10)
+    theirs = make_rows([0.5] * 3 + [0.91] * 10 + [0.1], [0.4] * 3 + [0.79] * 10 + [0.1])
+    assert framework_finding(ours, theirs) == (
+        "Mean of epochs 4 to 13: test accuracy 80.00% here, 79.00% in PyTorch; "
+        "training accuracy 90.00% here, 91.00% in PyTorch."
+    )
+    assert "no epoch in common" in framework_finding(ours, [])
+
+
+def test_overconfident_network_is_told_by_its_calibration():
+    history = make_history(seed_run(0), make_rows([0.9], [0.8]))
+    measured = Calibration((0, 10), (0.0, 0.95), (0.0, 0.8))
+    section = results_section({seed_run(0).name: history}, 1, (391, measured))
+    assert "mean confidence is 95.00% and its accuracy 80.00%: it is overconfident by 15.00" in (
+        words(section)
+    )
+    stale = results_section({seed_run(0).name: history}, 1, (390, measured))
+    assert "overconfident" not in words(stale)
+
+
 def test_deeper_plain_net_is_worse_by_the_points_of_error():
     plain20, plain56 = PlannedRun("plain20", "plain20"), PlannedRun("plain56", "plain56")
     shallow = make_history(plain20, make_rows([0.5, 0.8, 0.9], [0.5, 0.7, 0.7]))
@@ -139,10 +212,25 @@ def test_results_are_over_the_seeds_that_are_there():
     }
     section = results_section(histories, seeds=3)
     assert "Not trained yet: seed 2." in words(section)
-    assert "test 91.00% ± 1.41% over 2 seeds; the paper: 98.38%, 90.84%." in section.outcome
+    assert section.outcome.startswith("After epoch 2: train 98.00% ± 1.41%")
+    assert "test 91.00% ± 1.41% over 2 seeds; the paper after epoch 50: 98.38%, 90.84%." in (
+        section.outcome
+    )
     (table,) = tables(section)
     assert table.rows[0] == ("seed 0", "2", "97.00%", "90.00%", "7.00%")
     assert table.rows[-1] == ("the paper", "50", "98.38%", "90.84%", "7.54%")
+
+
+def test_seeds_are_averaged_after_the_epoch_that_all_have():
+    values = {0: [0.7, 0.9], 1: [0.8]}
+    histories = {
+        seed_run(seed).name: make_history(seed_run(seed), make_rows(accuracies, accuracies))
+        for seed, accuracies in values.items()
+    }
+    section = results_section(histories, seeds=2)
+    assert section.outcome.startswith("After epoch 1: train 75.00%")
+    (table,) = tables(section)
+    assert table.rows[-2][:2] == ("mean ± std", "1")
 
 
 def test_the_authors_own_log_overfits():
@@ -178,7 +266,9 @@ def test_scope_names_epochs_and_images():
 def test_curves_stand_beside_the_authors_epochs():
     history = make_history(seed_run(0), make_rows([0.5, 0.6, 0.7], [0.5, 0.6, 0.7]))
     section = curves_section({"revised_adam_seed0": history})
-    (table,) = tables(section)
+    (folded,) = (block for block in section.blocks if isinstance(block, Folded))
+    table = folded.block
+    assert isinstance(table, Table)
     assert [row[0] for row in table.rows] == ["1", "2", "3"]
     assert table.rows[0][-1] == "56.43%"  # their test accuracy after epoch 1
     assert table.rows[2][4] == "70.00%"
