@@ -21,6 +21,7 @@ import numpy as np
 
 from flax_resnet.data.dataset import Dataset
 from flax_resnet.process.errors import reason
+from flax_resnet.process.files import read_text
 
 logger = logging.getLogger(__name__)
 
@@ -129,10 +130,7 @@ def load_or_build(
 
 
 def _read_entry(folder: Path) -> Dataset:
-    file = folder / "meta.json"
-    if not file.is_file():  # reading a pipe would never end
-        raise ValueError("meta.json is not a file")
-    meta = json.loads(file.read_text(encoding="utf-8"))
+    meta = json.loads(read_text(folder / "meta.json"))
     checksum = meta.pop("crc32")
     if checksum != _meta_crc32(meta):
         raise ValueError("meta.json has another checksum")
@@ -210,8 +208,8 @@ def _remove_stale_entries(newest: Path, slot: str) -> None:
             if entry.name.startswith(".unfinished-"):
                 stale = entry.stat().st_mtime < time.time() - 86_400
             else:
-                meta = (entry / "meta.json").read_text(encoding="utf-8")
-                stale = entry != newest and json.loads(meta)["slot"] == slot
+                meta = json.loads(read_text(entry / "meta.json"))
+                stale = entry != newest and meta["slot"] == slot
         except (OSError, ValueError, KeyError, TypeError):  # not one of ours, or just removed
             continue
         if stale:

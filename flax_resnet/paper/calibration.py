@@ -13,7 +13,7 @@ from flax_resnet.inference.model import load
 from flax_resnet.inference.test_images import load_test_images
 from flax_resnet.paper.history import percent
 from flax_resnet.plots.style import COLORS, DPI, FONT, GREY, style_axes
-from flax_resnet.process.files import open_regular, write_text
+from flax_resnet.process.files import read_text, write_text
 
 FILE = "calibration.json"
 FEWEST = 10  # images of a bin that is drawn
@@ -37,8 +37,7 @@ def note_calibration(run: Path) -> None:
 def read_calibration(run: Path) -> tuple[int, Calibration] | None:
     """(the step it was measured after, calibration); None: it was not measured."""
     try:
-        with open_regular(run / FILE) as file:
-            values: dict[str, Any] = json.load(file)
+        values: dict[str, Any] = json.loads(read_text(run / FILE))
         return values.pop("step"), Calibration(**values)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None

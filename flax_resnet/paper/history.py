@@ -12,7 +12,7 @@ from flax_resnet.config.compat import FREE_FIELDS
 from flax_resnet.config.load import flat_fields
 from flax_resnet.paper.data_note import DataNote, describe_data
 from flax_resnet.paper.plan import PlannedRun, load_run_config
-from flax_resnet.process.files import open_regular
+from flax_resnet.process.files import read_text
 from flax_resnet.runs.folder import DataInfo, RunFolder
 from flax_resnet.runs.metrics_log import Row, read_metrics
 
@@ -137,8 +137,7 @@ def _departures(recipe: ConfigDict, config: ConfigDict) -> dict[str, Any]:
 def read_machines(path: Path) -> list[dict[str, Any]]:
     """The machines that a run was trained on; [] if not recorded."""
     try:
-        with open_regular(path / MACHINES_FILE) as file:
-            return json.load(file)
+        return json.loads(read_text(path / MACHINES_FILE))
     except (OSError, ValueError):
         return []
 

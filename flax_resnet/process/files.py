@@ -1,4 +1,4 @@
-"""Files that are never seen half-written, and never a pipe or a device."""
+"""Files that are never seen half-written, never a pipe or a device, and never read without end."""
 
 import contextlib
 import errno
@@ -10,23 +10,49 @@ from typing import Any
 
 from flax_resnet.process.errors import UserError
 
+LARGEST = 256 << 20  # bytes of a file that is read whole; those of a run have kilobytes
 
-def open_regular(path: Path, mode: str = "r", **options: Any) -> Any:
-    """Like open(), but refuses a pipe or a device, on which it could wait forever.
+
+def open_regular(
+    path: Path, mode: str = "r", *, largest: int | None = LARGEST, **options: Any
+) -> Any:
+    """Like open(), but refuses a pipe or a device, on which it could wait forever, and a huge file.
+
+    Args:
+      path: the file.
+      mode: as for open().
+      largest: bytes that it may have; None: any number.
+      **options: as for open().
 
     Raises:
-      OSError: it cannot be opened, or is no regular file.
+      OSError: it cannot be opened, is no regular file, or is larger.
     """
 
     def opener(name: str, flags: int) -> int:
         descriptor = os.open(name, flags | os.O_NONBLOCK, 0o666)
-        kind = os.fstat(descriptor).st_mode
-        if stat.S_ISREG(kind) or stat.S_ISDIR(kind):  # open() itself refuses a folder
+        status = os.fstat(descriptor)
+        problem = errno.EINVAL, "it is a device or a pipe"
+        if stat.S_ISREG(status.st_mode):
+            if largest is None or status.st_size <= largest:
+                return descriptor
+            problem = errno.EFBIG, f"it has {status.st_size:,} bytes, more than {largest:,}"
+        elif stat.S_ISDIR(status.st_mode):  # open() itself refuses a folder
             return descriptor
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "it is a device or a pipe")
+        raise OSError(*problem)
 
     return open(path, mode, opener=opener, **options)
+
+
+def read_text(path: Path) -> str:
+    """The text of a regular file.
+
+    Raises:
+      OSError: as for open_regular.
+      UnicodeDecodeError: it is not UTF-8.
+    """
+    with open_regular(path, encoding="utf-8") as file:
+        return file.read()
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from flax_resnet.config.compat import check_may_resume
 from flax_resnet.config.fields import IMAGE_SIDE
 from flax_resnet.data.names import check_name
 from flax_resnet.process.errors import UserError, reason
-from flax_resnet.process.files import open_regular, write_text
+from flax_resnet.process.files import open_regular, read_text, write_text
 
 T = TypeVar("T")
 
@@ -226,8 +226,7 @@ class RunFolder:
 
     def _read(self, path: Path) -> str:
         try:
-            with open_regular(path, encoding="utf-8") as file:
-                return file.read()
+            return read_text(path)
         except (FileNotFoundError, NotADirectoryError) as error:
             what = "a file" if self.path.is_file() else "not the folder of a run"
             raise UserError(

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from flax_resnet.process.files import open_regular, write_text
+from flax_resnet.process.files import open_regular, read_text, write_text
 
 NAME = "manifest.json"
 
@@ -56,7 +56,7 @@ def check_files(folder: Path) -> None:
     """
     for name, expected in _read(folder)["files"].items():
         try:
-            with open_regular(folder / name, "rb") as file:
+            with open_regular(folder / name, "rb", largest=None) as file:
                 size = os.fstat(file.fileno()).st_size
                 if size != expected["bytes"]:
                     raise Damaged(f"{name} has {size} bytes in place of {expected['bytes']}")
@@ -70,8 +70,7 @@ def check_files(folder: Path) -> None:
 
 def _read(folder: Path) -> dict[str, Any]:
     try:
-        with open_regular(folder / NAME, "rb") as file:
-            content = json.load(file)
+        content = json.loads(read_text(folder / NAME))
         expected = content.pop("sha256")
     except FileNotFoundError as error:
         raise Damaged(f"{NAME} is missing") from error

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flax_resnet.process.errors import UserError, reason, shortened
-from flax_resnet.process.files import open_regular, write_text
+from flax_resnet.process.files import read_text, write_text
 from flax_resnet.runs.folder import RunFolder
 
 Row = dict[str, Any]
@@ -149,8 +149,7 @@ def read_metrics(path: Path) -> list[Row]:
       UserError: the file cannot be read, or a line is corrupt; it is named.
     """
     try:
-        with open_regular(path, encoding="utf-8") as file:
-            lines = file.read().splitlines()
+        lines = read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"{path} cannot be read: {reason(error)}", code="unreadable", field=str(path)

@@ -156,6 +156,7 @@ def test_corrupt_checkpoints_alone_are_no_fresh_start(tmp_path):
         assert refused.value.code == "corrupt"
 
 
+@pytest.mark.stress
 def test_saving_again_and_again_leaves_nothing_in_memory(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep_best=False)
     saved = make_saved(1)

@@ -8,7 +8,11 @@ import hashlib
 import importlib.util
 import io
 import json
+import os
+import resource
 import shutil
+import signal
+import socket
 import sys
 import tempfile
 import time
@@ -189,11 +193,15 @@ class Run:
     def __call__(self, random: Random) -> None:
         from flax_resnet.inference.model import load_trained
 
-        for name, content in self._contents.items():
-            (self._folder / name).write_bytes(content)
+        self.write()
         chosen = sorted(self._contents)[int(random.integers(2))]
         (self._folder / chosen).write_bytes(mutate(self._contents[chosen], random))
         load_trained(self._folder)
+
+    def write(self) -> None:
+        """Writes the files as they should be."""
+        for name, content in self._contents.items():
+            (self._folder / name).write_bytes(content)
 
 
 class Tfds:
@@ -242,15 +250,123 @@ class Tfds:
         assert ".tfrecord" not in chosen.name or same(loaded, self._original), "damage was read"
 
 
+def _pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _loop(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def _device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def _socket(path: Path) -> None:
+    folder = os.open(path.parent, os.O_RDONLY)  # a socket's path has 107 bytes at most
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(f"/proc/self/fd/{folder}/{path.name}")
+    os.close(folder)
+
+
+def _sparse(path: Path) -> None:
+    with open(path, "wb") as file:
+        file.truncate(8 << 30)
+
+
+def _unreadable(path: Path) -> None:
+    path.write_bytes(b"x")
+    path.chmod(0)
+
+
+def _links(path: Path) -> None:
+    """A chain of links to a folder that holds itself."""
+    path.mkdir()
+    (path / "self").symlink_to(path, target_is_directory=True)
+
+
+_ODDITIES: tuple[Callable[[Path], None], ...] = (
+    _pipe, _loop, _device, _socket, _sparse, _unreadable, _links, Path.mkdir,
+)  # fmt: skip
+
+
+class OddFiles:
+    """What is no ordinary file, in the place of a dataset's file or of a run's: never waited for,
+    and never read without end."""
+
+    SECONDS = 20
+    MIB = 1500  # beyond what the process took before
+
+    def __init__(self, folder: Path) -> None:
+        self._images = write_folder(folder / "images")
+        self._npz = folder / "set.npz"
+        write_npz(self._npz)
+        self._run = Run(folder)
+        self._cache = folder / "cache"
+        run_files = [folder / "run" / name for name in ("config.json", "dataset.json")]
+        self._run.write()
+        self._kept = folder / "kept.npz"  # never replaced, so that its entry's name stays
+        write_npz(self._kept)
+        load_dataset(str(self._kept), cache_dir=self._cache)
+        (self._entry,) = (self._cache / "datasets").iterdir()
+        images = sorted(self._images.rglob("*.png"))
+        self._targets = [*images, self._npz, *run_files, *sorted(self._entry.iterdir())]
+        self._contents = {path: path.read_bytes() for path in self._targets}
+
+    def __call__(self, random: Random) -> None:
+        target = self._targets[int(random.integers(len(self._targets)))]
+        target.unlink()
+        _ODDITIES[int(random.integers(len(_ODDITIES)))](target)
+        before = peak_memory_mib()
+        previous = signal.signal(signal.SIGALRM, _give_up)
+        signal.alarm(self.SECONDS)
+        try:
+            self._use(target)
+        finally:
+            signal.alarm(0)
+            signal.signal(signal.SIGALRM, previous)
+            self._restore(target)
+        taken = peak_memory_mib() - before
+        assert taken < self.MIB, f"{taken:.0f} MiB for {target.name}"
+
+    def _use(self, target: Path) -> None:
+        from flax_resnet.inference.model import load_trained
+
+        if target.name in ("config.json", "dataset.json"):
+            load_trained(target.parent)
+        else:
+            sources = {".png": self._images, ".npz": self._npz}
+            source = sources.get(target.suffix, self._kept)
+            load_dataset(str(source), cache_dir=self._cache)
+
+    def _restore(self, target: Path) -> None:
+        if target.is_dir() and not target.is_symlink():
+            shutil.rmtree(target)
+        else:
+            target.unlink(missing_ok=True)
+        target.parent.mkdir(exist_ok=True)
+        target.write_bytes(self._contents[target])
+
+
+def _give_up(*_: object) -> None:
+    raise AssertionError("it waits")
+
+
+def peak_memory_mib() -> float:
+    """The most memory that this process has taken so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 # Kind of case -> (its share of the cases, what makes and checks one).
 KINDS: dict[str, tuple[float, Callable[[Path], Callable[[Random], None]]]] = {
-    "npz": (0.30, Npz),
+    "npz": (0.25, Npz),
     "npz, checksums mended": (0.20, NpzMended),
     "cache": (0.20, Cache),
     "archive": (0.10, Archive),
     "folder": (0.08, Folder),
     "figures": (0.05, Figures),
     "run": (0.04, Run),
+    "odd files": (0.05, OddFiles),
     "tfds": (0.03, Tfds),
 }
 

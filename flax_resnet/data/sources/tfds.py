@@ -13,6 +13,7 @@ from flax_resnet.data.image_arrays import check_memory
 from flax_resnet.data.sources.tfds_download import download_tfds, import_tensorflow, missing_package
 from flax_resnet.data.sources.tfds_reader import TfdsReader
 from flax_resnet.process.errors import UserError, reason
+from flax_resnet.process.files import read_text
 from flax_resnet.process.paths import expand_user
 
 # "name", "name/config", "name:version" or "name/config:version", as tfds.load accepts it.
@@ -79,10 +80,8 @@ def find_prepared(name: str, data_dir: Path) -> Prepared | None:
 def _default_config(folder: Path) -> str | None:
     """The config that tfds uses when none is named; it records it beside the configs."""
     file = folder / ".config" / "metadata.json"
-    if not file.is_file():
-        return None
     try:
-        metadata = json.loads(file.read_text(encoding="utf-8"))
+        metadata = json.loads(read_text(file))
         default = metadata.get("default_config_name")
         return default if isinstance(default, str) else None
     except (OSError, ValueError, AttributeError, RecursionError):
