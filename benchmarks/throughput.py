@@ -145,7 +145,7 @@ def torch_call(case: Case, design: Design, num_steps: int) -> Callable[[], None]
     in_bfloat16 = case.dtype == "bfloat16"
     channels_last = "channels_last" in case.variant
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    network = TorchResNet(design.stage_sizes, design.stage_channels, design.pool_size, NUM_CLASSES)
+    network = TorchResNet(design, NUM_CLASSES)
     network = network.to(device).to(memory_format=layout)  # pyright: ignore[reportCallIssue]
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     mean = torch.tensor((0.4914, 0.4822, 0.4465), device=device).reshape(3, 1, 1)

@@ -41,10 +41,7 @@ def main() -> None:
         drop_last=config.drop_last,
     )
     torch.manual_seed(config.seed)
-    design = design_of(config)
-    network = TorchResNet(
-        design.stage_sizes, design.stage_channels, design.pool_size, len(dataset.class_names)
-    )
+    network = TorchResNet(design_of(config), len(dataset.class_names))
     network = network.to(device).to(memory_format=torch.channels_last)  # pyright: ignore
     optimizer = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
     mean, std = (

@@ -4,67 +4,88 @@ Submodules have our names, so that a parameter's path is the same in both. Image
 the comparison holds for a pool over the whole last map, where flattening has one order only.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from flax_resnet.models.designs import Design
 
-class BasicBlock(nn.Module):
-    """relu(shortcut(x) + norm2(conv2(relu(norm1(conv1(x))))))."""
 
-    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
+class Block(nn.Module):
+    """relu(shortcut(x) + branch(x)): two F x F convolutions, or a bottleneck of three."""
+
+    def __init__(self, design: Design, stage: int, channels_in: int, stride: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride=stride, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, stride=1, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(channels)
-        self.projects = stride != 1 or channels_in != channels
-        if self.projects:
-            self.shortcut_conv = nn.Conv2d(channels_in, channels, 1, stride=stride, bias=False)
-            self.shortcut_norm = nn.BatchNorm2d(channels)
+        channels, kernel = design.stage_channels[stage], design.kernel_sizes[stage]
+        if design.block == "bottleneck":
+            strides = (stride, 1) if design.bottleneck_stride == "1x1" else (1, stride)
+            layers = [(1, channels, strides[0]), (kernel, channels, strides[1])]
+            layers.append((1, 4 * channels, 1))
+        else:
+            layers = [(kernel, channels, stride), (kernel, channels, 1)]
+        before = channels_in
+        for number, (size, features, step) in enumerate(layers, start=1):
+            self.add_module(f"conv{number}", conv(before, features, size, step))
+            self.add_module(f"norm{number}", nn.BatchNorm2d(features))
+            before = features
+        self.depth, self.stride, self.shortcut = len(layers), stride, design.shortcut
+        self.more_channels = before - channels_in
+        self.same = stride == 1 and not self.more_channels
+        if not self.same and self.shortcut == "projection":
+            size = design.shortcut_kernels[stage]
+            self.shortcut_conv = conv(channels_in, before, size, stride)
+            self.shortcut_norm = nn.BatchNorm2d(before)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out = torch.relu(self.norm1(self.conv1(x)))
-        out = self.norm2(self.conv2(out))
-        shortcut = self.shortcut_norm(self.shortcut_conv(x)) if self.projects else x
-        return torch.relu(out + shortcut)
+        out = x
+        for number in range(1, self.depth + 1):
+            out = self.get_submodule(f"conv{number}")(out)
+            out = self.get_submodule(f"norm{number}")(out)
+            out = torch.relu(out) if number < self.depth else out
+        if self.shortcut == "none":
+            return torch.relu(out)
+        if self.same:
+            return torch.relu(out + x)
+        if self.shortcut == "projection":
+            return torch.relu(out + self.shortcut_norm(self.shortcut_conv(x)))
+        x = x[:, :, :: self.stride, :: self.stride]
+        return torch.relu(out + nn.functional.pad(x, (0, 0, 0, 0, 0, self.more_channels)))
 
 
 class TorchResNet(nn.Module):
-    """3x3 stem, stages of basic blocks with strides 1, 2, 2, ..., pool, linear layer."""
+    """Stem, stages of residual blocks, average pool, linear layer."""
 
-    def __init__(
-        self,
-        stage_sizes: Sequence[int],
-        stage_channels: Sequence[int],
-        pool_size: int | None,
-        num_classes: int,
-    ) -> None:
+    def __init__(self, design: Design, num_classes: int) -> None:
         super().__init__()
-        channels = stage_channels[0]
-        self.stem_conv = nn.Conv2d(3, channels, 3, stride=1, padding=1, bias=False)
+        channels = design.stem_channels
+        self.imagenet = design.stem == "imagenet"
+        self.stem_conv = conv(3, channels, *((7, 2) if self.imagenet else (3, 1)))
         self.stem_norm = nn.BatchNorm2d(channels)
         self.block_names = []
-        for stage, (num_blocks, features) in enumerate(
-            zip(stage_sizes, stage_channels, strict=True), start=1
-        ):
-            for block in range(1, num_blocks + 1):
-                stride = 2 if stage > 1 and block == 1 else 1
-                name = f"stage{stage}_block{block}"
-                self.add_module(name, BasicBlock(channels, features, stride))
+        for stage, num_blocks in enumerate(design.stage_sizes):
+            for number in range(1, num_blocks + 1):
+                block = Block(design, stage, channels, 2 if stage > 0 and number == 1 else 1)
+                name = f"stage{stage + 1}_block{number}"
+                self.add_module(name, block)
                 self.block_names.append(name)
-                channels = features
-        self.pool = nn.AvgPool2d(pool_size) if pool_size else nn.AdaptiveAvgPool2d(1)
+                channels += block.more_channels
+        self.pool = nn.AvgPool2d(design.pool_size) if design.pool_size else nn.AdaptiveAvgPool2d(1)
         self.head = nn.Linear(channels, num_classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = torch.relu(self.stem_norm(self.stem_conv(x)))
+        if self.imagenet:
+            x = nn.functional.max_pool2d(x, 3, 2, 1)
         for name in self.block_names:
             x = self.get_submodule(name)(x)
         return self.head(torch.flatten(self.pool(x), 1))
+
+
+def conv(channels: int, features: int, size: int, stride: int) -> nn.Conv2d:
+    """A square convolution padded by half its kernel, without bias."""
+    return nn.Conv2d(channels, features, size, stride=stride, padding=size // 2, bias=False)
 
 
 def torch_state(variables: dict[str, Any]) -> dict[str, torch.Tensor]:

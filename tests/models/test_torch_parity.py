@@ -55,10 +55,7 @@ def in_float64(design: Design) -> ResNet:
 
 
 def make_twin(model: ResNet) -> TorchResNet:
-    design = model.design
-    twin = TorchResNet(
-        design.stage_sizes, design.stage_channels, design.pool_size, model.num_classes
-    )
+    twin = TorchResNet(model.design, model.num_classes)
     return twin.to(torch.float64 if model.dtype == jnp.float64 else torch.float32)
 
 
@@ -145,6 +142,24 @@ def test_forward_in_float64_agrees_to_rounding(float64, train):
     # Two blocks a layer: the identity shortcut of a later block is compared too.
     design = dataclasses.replace(SHALLOW, stage_sizes=(2, 2))
     assert_same_forward(in_float64(design), train, tolerance=1e-11)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"shortcut": "pad"},
+        {"shortcut": "none"},
+        {"shortcut_kernels": (3, 3)},
+        {"kernel_sizes": (5, 3)},
+        {"stem": "imagenet"},
+        {"block": "bottleneck"},
+        {"block": "bottleneck", "bottleneck_stride": "3x3"},
+    ],
+    ids=lambda changes: " ".join(map(str, changes.values())),
+)
+def test_every_kind_of_block_shortcut_and_stem_is_pytorchs(float64, changes):
+    design = dataclasses.replace(SHALLOW, stage_sizes=(2, 2), pool_size=None, **changes)
+    assert_same_forward(in_float64(design), True, tolerance=1e-11)
 
 
 def assert_same_training(
