@@ -74,6 +74,11 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data-dir", metavar="DIR", help="where tfds keeps its sets, if moved")
     parser.add_argument("--data_dir", dest="data_dir", help=argparse.SUPPRESS)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a line")
+    parser.add_argument(
+        "--views",
+        choices=("none", "mirror", "mirror_shift"),
+        help="also give the accuracy of the mean over these views (default: the run's test_views)",
+    )
 
 
 def _add_predict(parser: argparse.ArgumentParser) -> None:

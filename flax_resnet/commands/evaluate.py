@@ -13,13 +13,17 @@ def run(args: argparse.Namespace) -> int:
     """Prints loss, accuracy and the number of images."""
     keep_compiled(default_cache_dir())
     model = load(args.workdir, args.checkpoint)
-    result = model.evaluate(*load_test_images(model, args.workdir, args.data_dir))
+    images, labels = load_test_images(model, args.workdir, args.data_dir)
+    result = model.evaluate(images, labels)
+    metrics = {"test_loss": result.loss, "test_accuracy": result.accuracy}
+    text = f"test loss {result.loss:.4f}, accuracy {result.accuracy:.2%}"
+    views = args.views or model.config.test_views
+    if views != "none":
+        viewed = model.evaluate(images, labels, views)
+        metrics |= {"test_views_loss": viewed.loss, "test_views_accuracy": viewed.accuracy}
+        text += f" ({viewed.accuracy:.2%} with {views} views)"
     if args.json:
-        metrics = {"test_loss": result.loss, "test_accuracy": result.accuracy}
         print(json.dumps({"step": model.step, "images": result.images} | metrics))
     else:
-        print(
-            f"step {model.step}: test loss {result.loss:.4f}, accuracy {result.accuracy:.2%} "
-            f"of {result.images:,} images"
-        )
+        print(f"step {model.step}: {text} of {result.images:,} images")
     return 0

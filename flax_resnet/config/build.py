@@ -10,6 +10,7 @@ import optax
 from ml_collections import ConfigDict
 
 from flax_resnet.config.load import design_of
+from flax_resnet.engine.mixing import Mix, cutmix, mixup
 from flax_resnet.engine.state import MetricSums, abstract_state
 from flax_resnet.engine.steps import (
     EvalStep,
@@ -19,9 +20,11 @@ from flax_resnet.engine.steps import (
     make_predict,
     make_train_step,
 )
+from flax_resnet.engine.views import predict_views
 from flax_resnet.models.layers import Convolve
 from flax_resnet.models.resnet import ResNet
-from flax_resnet.optim.optimizers import OPTIMIZERS, decay_mask
+from flax_resnet.optim.groups import decay_mask, scale_norm_biases
+from flax_resnet.optim.optimizers import OPTIMIZERS
 from flax_resnet.optim.schedules import make_schedule
 from flax_resnet.process.errors import UserError
 
@@ -71,14 +74,28 @@ def _build_shape(config: ConfigDict, steps_per_epoch: int) -> optax.Schedule:
         warmup_steps=round(config.warmup_epochs * steps_per_epoch),
         step_boundaries=config.step_boundaries,
         step_factor=config.step_factor,
+        start=config.schedule_start,
+        end=config.schedule_end,
     )
+
+
+# Hyperparameters whose work the step does without where they are off.
+_OFF = {
+    "weight_decay": 0.0,
+    "label_smoothing": 0.0,
+    "ema_decay": 0.0,
+    "norm_bias_rate": 1.0,
+    "clip_value": None,
+    "clip_norm": None,
+}
 
 
 def build_hparams(config: ConfigDict) -> dict[str, float]:
     """The hyperparameters that the training step takes as arguments."""
     hparams = {name: config[name] for name in ("learning_rate", "momentum", "epsilon")}
-    if config.weight_decay:  # without, the step does not compute it
-        hparams["weight_decay"] = config.weight_decay
+    for name, off in _OFF.items():
+        if config[name] != off:
+            hparams[name] = config[name]
     return hparams
 
 
@@ -86,12 +103,21 @@ def build_optimizer(config: ConfigDict) -> optax.GradientTransformationExtraArgs
     """The optimizer, for a learning rate of 1; `update` takes those of build_hparams, too."""
 
     def optimizer(hparams: Mapping[str, Any]) -> optax.GradientTransformation:
-        return OPTIMIZERS[config.optimizer](
+        parts = []
+        if "clip_value" in hparams:
+            parts.append(optax.clip(hparams["clip_value"]))
+        if "clip_norm" in hparams:
+            parts.append(optax.clip_by_global_norm(hparams["clip_norm"]))
+        update_rule = OPTIMIZERS[config.optimizer](
             beta1=config.beta1,
             beta2=config.beta2,
             mask=decay_mask if config.decay == "kernels" else None,
             **hparams,
         )
+        parts.append(update_rule)
+        if "norm_bias_rate" in hparams:
+            parts.append(scale_norm_biases(hparams["norm_bias_rate"]))
+        return optax.chain(*parts) if len(parts) > 1 else update_rule
 
     def update(updates: Any, state: Any, params: Any = None, **hparams: Any) -> Any:
         return optimizer(hparams).update(updates, state, params)
@@ -111,13 +137,23 @@ def build_train_step(
         hparams=build_hparams(config),
         on_nan=config.on_nan,
         seed=config.seed,
+        num_classes=num_classes,
+        mix=_build_mix(config),
+        micro_batches=config.micro_batches,
     )
 
 
-def build_eval_step(config: ConfigDict, num_classes: int) -> EvalStep:
-    """The evaluation step."""
+def _build_mix(config: ConfigDict) -> Mix | None:
+    if config.mixup:
+        return mixup(config.mixup)
+    return cutmix(config.cutmix) if config.cutmix else None
+
+
+def build_eval_step(config: ConfigDict, num_classes: int, views: str = "none") -> EvalStep:
+    """The evaluation step; `views` are those of config.test_views."""
     model = build_model(config, num_classes)
-    return make_eval_step(make_predict(model, make_normalize(config.mean, config.std)))
+    predict = make_predict(model, make_normalize(config.mean, config.std))
+    return make_eval_step(predict if views == "none" else predict_views(predict, views))
 
 
 def abstract_checkpoint(
@@ -125,4 +161,5 @@ def abstract_checkpoint(
 ) -> tuple[Any, Any]:
     """Shapes and dtypes of a run's training state and metric sums; no weight is allocated."""
     model, optimizer = build_model(config, num_classes), build_optimizer(config)
-    return abstract_state(model, optimizer, image_shape), jax.eval_shape(MetricSums.zeros)
+    state = abstract_state(model, optimizer, image_shape, averages=config.ema_decay > 0)
+    return state, jax.eval_shape(MetricSums.zeros)

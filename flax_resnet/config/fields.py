@@ -5,12 +5,13 @@ import unicodedata
 from collections.abc import Callable
 from typing import Any
 
+from flax_resnet.engine.views import VIEWS
 from flax_resnet.models.designs import MODELS
 from flax_resnet.models.layers import KERNEL_INITS
 from flax_resnet.optim.optimizers import OPTIMIZERS
 from flax_resnet.optim.schedules import SCHEDULES
 
-FORMAT = 2  # of a run's config.json; a file without a number is of format 1
+FORMAT = 3  # of a run's config.json; a file without a number is of format 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,6 +176,10 @@ _SECTIONS: dict[str, tuple[Field, ...]] = {
             "of the computation; parameters stay float32",
         ),
         Field(
+            "max_params", None, optional(integer(1, 2**63 - 1)),
+            "refuse a network of more parameters; None: any", since=3, free=True,
+        ),
+        Field(
             "batch_norm", "global", choice("global", "device"),
             "BatchNorm statistics over the whole batch or per device",
         ),
@@ -221,11 +226,27 @@ _SECTIONS: dict[str, tuple[Field, ...]] = {
             "crop_padding", 4, integer(0, 1024),
             "zero pixels on each side before a random crop of the original size; 0: no crop",
         ),
+        Field(
+            "pad_mode", "zeros", choice("zeros", "reflect"),
+            "what the crop's padding holds: zeros, or the image mirrored at its edge", since=3,
+        ),
         Field("flip", True, flag(), "mirror half of the training images left to right, at random"),
+        Field(
+            "flip_mode", "random", choice("random", "alternating"),
+            "mirror at random, or each image in every other epoch", since=3,
+        ),
+        Field(
+            "cutout", 0, integer(0, 8192),
+            "side in pixels of a square covered in each training image; 0: none", since=3,
+        ),
         Field("batch_size", 128, integer(1, _MOST), "images per step, over all devices"),
         Field(
             "drop_last", False, flag(),
             "leave out an epoch's last, short batch (the paper keeps it)",
+        ),
+        Field(
+            "test_views", "none", choice("none", *VIEWS),
+            "test-time augmentation whose accuracy is logged beside that without", since=3,
         ),
         Field(
             "eval_batch_size", 500, integer(1, _MOST),
@@ -251,6 +272,14 @@ _SECTIONS: dict[str, tuple[Field, ...]] = {
             "for step: drops at these fractions of the run",
         ),
         Field("step_factor", 0.1, number(1e-6, 1.0), "for step: multiplies the rate at each drop"),
+        Field(
+            "schedule_start", 0.0, number(0.0, 1.0),
+            "what warmup climbs from, a fraction of the learning rate", since=3,
+        ),
+        Field(
+            "schedule_end", 0.0, number(0.0, 1.0),
+            "for linear: the last rate, a fraction of the learning rate", since=3,
+        ),
         Field("momentum", 0.9, _FRACTION, "for momentum and nesterov"),
         Field("beta1", 0.9, _FRACTION, "for adam and adamw: decay of the mean gradient"),
         Field("beta2", 0.999, _FRACTION, "for adam and adamw: decay of the mean squared gradient"),
@@ -262,6 +291,39 @@ _SECTIONS: dict[str, tuple[Field, ...]] = {
             "L2 in the gradient; decoupled for adamw; not for adam",
         ),
         Field("decay", "all", choice("all", "kernels"), "parameters that weight_decay acts on"),
+        Field(
+            "norm_bias_rate", 1.0, number(0.0, 1000.0),
+            "multiplies the learning rate of BatchNorm's biases", since=3,
+        ),
+        Field(
+            "clip_value", None, optional(number(1e-9, 1e9)),
+            "largest absolute value of a gradient's element; None: any", since=3,
+        ),
+        Field(
+            "clip_norm", None, optional(number(1e-9, 1e9)),
+            "largest norm of the whole gradient; None: any", since=3,
+        ),
+        Field(
+            "micro_batches", 1, integer(1, _MOST),
+            "parts in which a batch is computed, for want of memory; BatchNorm sees each alone",
+            since=3,
+        ),
+        Field(
+            "label_smoothing", 0.0, number(0.0, 0.999),
+            "share of the label that is spread over all classes", since=3,
+        ),
+        Field(
+            "mixup", 0.0, number(0.0, 100.0),
+            "alpha of the shares in which two images are mixed; 0: none", since=3,
+        ),
+        Field(
+            "cutmix", 0.0, number(0.0, 100.0),
+            "alpha of the areas pasted from another image; 0: none", since=3,
+        ),
+        Field(
+            "ema_decay", 0.0, _FRACTION,
+            "of a moving average of all weights, which is then evaluated; 0: none", since=3,
+        ),
         Field(
             "on_nan", "stop", choice("stop", "skip"),
             "at a loss or gradient that is not finite: stop, or skip the step",

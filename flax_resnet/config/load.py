@@ -29,11 +29,21 @@ _GROUPS = {name[: dot.start()] for name in FIELDS for dot in re.finditer(r"\.", 
 
 # What other programs have, by the words of a field's name.
 _UNSUPPORTED = re.compile(
-    r"(?:^|[._])(dropout|drop_?path|stochastic_depth|(?:label_)?smoothing|mix_?up|cut_?mix|cut_?out"
-    r"|(?:random_)?erasing|(?:rand|auto|trivial)_?aug(?:ment)?|color_jitter|ema|swa|sam|lookahead"
-    r"|(?:grad(?:ient)?_)?clip(?:ping)?|(?:grad(?:ient)?_)?accum(?:ulation)?|amp|loss_scale"
-    r"|early_stopping|patience|distillation|teacher|squeeze_excit(?:e|ation)|group_norm|tta)(?:_|$)"
+    r"(?:^|[._])(dropout|drop_?path|stochastic_depth|(?:rand|auto|trivial)_?aug(?:ment)?"
+    r"|color_jitter|swa|sam|lookahead|amp|loss_scale|early_stopping|patience|distillation|teacher"
+    r"|squeeze_excit(?:e|ation)|group_norm)(?:_|$)"
 )
+# What has another name here.
+_NAMED_HERE = {
+    r"smooth": "label_smoothing",
+    r"mix_?up": "mixup",
+    r"cut_?mix": "cutmix",
+    r"cut_?out|erasing": "cutout",
+    r"(^|_)ema(_|$)": "ema_decay",
+    r"clip": "clip_norm",
+    r"accum": "micro_batches",
+    r"(^|_)tta(_|$)": "test_views",
+}
 
 
 def default_config() -> ConfigDict:
@@ -183,7 +193,8 @@ def _check_name(name: str) -> None:
     short = shortened(name, 100)
     if _UNSUPPORTED.search(name):
         raise _field_error(short, "is not supported", "unknown")
-    close = [known for known in FIELDS if known.endswith(f".{name}")]
+    close = [field for words, field in _NAMED_HERE.items() if re.search(words, name)]
+    close += [known for known in FIELDS if known.endswith(f".{name}")]
     close += difflib.get_close_matches(name, FIELDS, 1, cutoff=0.75)
     hint = f"did you mean config.{close[0]}?" if close else "flax_resnet/config/fields.py has all"
     raise _field_error(short, f"is not a field; {hint}", "unknown")
@@ -352,6 +363,8 @@ def _validate_together(config: ConfigDict) -> None:
         raise _field_error(
             "step_boundaries", f"is {_shown(config.step_boundaries)}: it must be increasing"
         )
+    if config.mixup and config.cutmix:
+        raise _field_error("cutmix", "and mixup are both on: set one of them to 0", "conflict")
     if config.archive is not None and config.dataset != "cifar10":
         raise _field_error(
             "archive",

@@ -114,11 +114,9 @@ class TrainBatches:
 
     def plan(self, epoch: int) -> EpochPlan:
         """Order and augmentation of an epoch."""
-        num = len(self._labels)
-        return EpochPlan(
-            stream("order", self._seed, epoch).permutation(num),
-            tuple(t.draw(stream(t.name, self._seed, epoch), num) for t in self._transforms),
-        )
+        index = stream("order", self._seed, epoch).permutation(len(self._labels))
+        draws = (transform.draw(self._seed, epoch, index) for transform in self._transforms)
+        return EpochPlan(index, tuple(draws))
 
     def chunk(self, plan: EpochPlan, start: int, stop: int) -> Chunk:
         """Steps start to stop - 1, all of one batch size, of the epoch that `plan` describes."""

@@ -84,29 +84,36 @@ def init_state(
     optimizer: optax.GradientTransformation,
     image_shape: tuple[int, int, int],
     seed: int,
+    averages: bool = False,
 ) -> TrainState:
-    """Initial weights and optimizer state, for images of (height, width, channels)."""
+    """Initial weights and optimizer state, for images of (height, width, channels).
+
+    With `averages`, room for averaged variables.
+    """
     # Level 1 gives the bits of XLA's default level, and compiles several times faster on a CPU
     # (docs/performance.md). Other compilers have other options.
     on_cpu = jax.default_backend() == "cpu"
     options = {"xla_backend_optimization_level": 1} if on_cpu else None
-    init = jax.jit(partial(_init, model, optimizer, image_shape), compiler_options=options)
-    return init(jax.random.key(seed))
+    init = partial(_init, model, optimizer, image_shape, averages)
+    return jax.jit(init, compiler_options=options)(jax.random.key(seed))
 
 
 def abstract_state(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
     image_shape: tuple[int, int, int],
+    averages: bool = False,
 ) -> TrainState:
     """The shapes and dtypes of `init_state`."""
-    return jax.eval_shape(partial(_init, model, optimizer, image_shape), jax.random.key(0))
+    init = partial(_init, model, optimizer, image_shape, averages)
+    return jax.eval_shape(init, jax.random.key(0))
 
 
 def _init(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
     image_shape: tuple[int, int, int],
+    averages: bool,
     key: jax.Array,
 ) -> TrainState:
     variables = model.init(key, jnp.zeros((1, *image_shape)))
@@ -115,4 +122,5 @@ def _init(
         params=variables["params"],
         batch_stats=variables["batch_stats"],
         opt_state=optimizer.init(variables["params"]),
+        averages=dict(variables) if averages else None,
     )

@@ -5,6 +5,7 @@ holds an equal share of the batch.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -16,7 +17,9 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, UInt8
 
 from flax_resnet.engine.losses import Labels, cross_entropy, is_correct
+from flax_resnet.engine.mixing import Mix, soften
 from flax_resnet.engine.state import MetricSums, TrainState
+from flax_resnet.optim.averages import moving_average
 
 Images = UInt8[Array, "batch height width channels"]
 Normalize = Callable[[UInt8[Array, "*shape channels"]], Float[Array, "*shape channels"]]
@@ -62,13 +65,25 @@ def make_train_step(
     hparams: Mapping[str, float] | None = None,
     on_nan: Literal["stop", "skip"] = "stop",
     seed: int = 0,
+    num_classes: int = 0,
+    mix: Mix | None = None,
+    micro_batches: int = 1,
 ) -> TrainStep:
     """A training step.
 
-    The loss is cross-entropy, mean over the batch. The optimizer gets `hparams` as extra arguments;
-    its updates are scaled by hparams['learning_rate'] (1 if missing) and `schedule(state.step)`.
-    The network gets the key fold_in(key(seed), state.step) as 'dropout': the same in a resumed run,
-    another on each device of a mapped axis. XLA drops an unused key.
+    The loss is cross-entropy, mean over the batch, with labels softened by
+    hparams['label_smoothing'] if it is there, and images and labels mixed by `mix`. The optimizer
+    gets `hparams` as extra arguments; its updates are scaled by hparams['learning_rate'] (1 if
+    missing) and `schedule(state.step)`. The averages, if the state has any, follow with
+    hparams['ema_decay'].
+
+    The batch is taken in as many of `micro_batches` equal parts as divide it, one after the other,
+    with the mean of their gradients. The result is that of the whole batch, but for BatchNorm,
+    which takes its statistics from each part.
+
+    `num_classes` is needed for softened or mixed labels. The network gets the key
+    fold_in(key(seed), state.step) as 'dropout': the same in a resumed run, another on each device
+    of a mapped axis. XLA drops an unused key.
 
     A step whose loss or new state is not finite changes nothing but `sums.non_finite`. With
     `on_nan` 'skip' it counts as a step taken. With 'stop' it does not, and no later step changes
@@ -91,8 +106,15 @@ def make_train_step(
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         if axis_name is not None:
             key = jax.random.fold_in(key, lax.axis_index(axis_name))
-        (loss, (logits, batch_stats)), grads = _loss_and_grads(
-            network, state, normalize(images), labels, key
+        inputs, targets = normalize(images), labels
+        if mix is not None or "label_smoothing" in hparams:
+            smoothing = hparams.get("label_smoothing", 0.0)
+            targets = soften(labels, num_classes, smoothing, jnp.float32)
+        if mix is not None:
+            inputs, targets = mix(jax.random.fold_in(key, 1), inputs, targets)
+        parts = math.gcd(micro_batches, len(images))
+        (loss, (logits, batch_stats)), grads = _loss_and_grads_in_parts(
+            network, state, inputs, targets, key, parts
         )
         correct = is_correct(logits, labels).sum(dtype=jnp.int32)
         count = len(images)
@@ -110,10 +132,45 @@ def make_train_step(
             batch_stats=batch_stats,
             opt_state=opt_state,
         )
+        if state.averages is not None:
+            averages = moving_average(
+                state.averages, dict(new_state.variables), state.step, hparams["ema_decay"]
+            )
+            new_state = dataclasses.replace(new_state, averages=averages)
         new = new_state, sums.add(loss, correct, count)
         return _keep_finite(_all_finite((loss, new_state)), new, (state, sums), on_nan)
 
     return TrainStep(train_step, hparams or {})
+
+
+def _loss_and_grads_in_parts(
+    network: nn.Module,
+    state: TrainState,
+    images: jax.Array,
+    labels: jax.Array,
+    key: jax.Array,
+    parts: int,
+) -> tuple[tuple[jax.Array, tuple[jax.Array, Any]], Any]:
+    """As _loss_and_grads, of a batch in equal parts."""
+    if parts == 1:
+        return _loss_and_grads(network, state, images, labels, key)
+
+    def take(carry: Any, batch: Any) -> tuple[Any, jax.Array]:
+        batch_stats, loss, grads = carry
+        at = dataclasses.replace(state, batch_stats=batch_stats)
+        part_key = jax.random.fold_in(key, batch[2])
+        (part_loss, (logits, new_stats)), part_grads = _loss_and_grads(
+            network, at, batch[0], batch[1], part_key
+        )
+        grads = jax.tree.map(lambda a, b: a + b / parts, grads, part_grads)
+        return (new_stats, loss + part_loss / parts, grads), logits
+
+    split = [a.reshape(parts, len(a) // parts, *a.shape[1:]) for a in (images, labels)]
+    nothing = jnp.zeros((), jnp.float32), jax.tree.map(jnp.zeros_like, state.params)
+    (batch_stats, loss, grads), logits = lax.scan(
+        take, (state.batch_stats, *nothing), (*split, jnp.arange(parts))
+    )
+    return (loss, (logits.reshape(-1, logits.shape[-1]), batch_stats)), grads
 
 
 def _loss_and_grads(

@@ -87,12 +87,13 @@ class Model:
         """
         return self.logits(images).argmax(-1)
 
-    def evaluate(self, images: np.ndarray, labels: np.ndarray) -> Evaluation:
+    def evaluate(self, images: np.ndarray, labels: np.ndarray, views: str = "none") -> Evaluation:
         """Mean loss and accuracy, NaN for no image; what the run's log has for the test images.
 
         Args:
           images: uint8 [N, height, width, 3].
           labels: integers [N], from 0 to the number of classes - 1.
+          views: what to average the logits of, as config.test_views.
 
         Raises:
           UserError: images or labels do not fit.
@@ -118,7 +119,7 @@ class Model:
                 field="labels",
             )
         evaluator = Evaluator(
-            self._eval_steps,
+            self._eval_steps(views),
             self._parallel,
             images,
             labels.astype(np.int32),
@@ -159,8 +160,15 @@ class Model:
         return jax.device_put(self.variables, self._parallel.replicated)
 
     @functools.cached_property
-    def _eval_steps(self) -> CompiledSteps:
-        return self._parallel.compile_eval(build_eval_step(self.config, len(self.class_names)))
+    def _compiled(self) -> dict[str, CompiledSteps]:
+        """The evaluation steps by their views."""
+        return {}
+
+    def _eval_steps(self, views: str) -> CompiledSteps:
+        if views not in self._compiled:
+            step = build_eval_step(self.config, len(self.class_names), views)
+            self._compiled[views] = self._parallel.compile_eval(step)
+        return self._compiled[views]
 
     @functools.cached_property
     def _logits(self) -> Any:
@@ -205,8 +213,9 @@ def load_trained(
         )
     sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     with Checkpoints(run.checkpoints, keep_best=which == "best", read_only=True) as checkpoints:
-        variables, step = checkpoints.restore_variables(state.variables, sharding, which)
-    return Model(config, data, variables, step)
+        averages = {} if state.averages is None else {"averages": state.averages}
+        found, step = checkpoints.restore_variables(averages or state.variables, sharding, which)
+    return Model(config, data, found["averages"] if averages else found, step)
 
 
 def start_from(state: TrainState, class_names: tuple[str, ...], trained: Model) -> TrainState:
@@ -232,5 +241,8 @@ def start_from(state: TrainState, class_names: tuple[str, ...], trained: Model) 
         new[path] = old[path]
     variables = traverse_util.unflatten_dict(new)
     return dataclasses.replace(
-        state, params=variables["params"], batch_stats=variables["batch_stats"]
+        state,
+        params=variables["params"],
+        batch_stats=variables["batch_stats"],
+        averages=None if state.averages is None else variables,
     )

@@ -10,7 +10,6 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import optax
 
 # What optax takes as the mask of a weight decay: parameters -> a bool each; None: all decay.
@@ -68,8 +67,3 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "momentum": _momentum,
     "nesterov": functools.partial(_momentum, nesterov=True),
 }
-
-
-def decay_mask(params: Any) -> Any:
-    """True for the kernels of convolutions and linear layers, by name."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import optax
 
-SCHEDULES = ("constant", "step", "cosine", "one_cycle")
+SCHEDULES = ("constant", "step", "cosine", "linear", "one_cycle")
 
 
 def make_schedule(
@@ -15,21 +15,26 @@ def make_schedule(
     warmup_steps: int = 0,
     step_boundaries: Sequence[float] = (0.5, 0.75),
     step_factor: float = 0.1,
+    start: float = 0.0,
+    end: float = 0.0,
 ) -> optax.Schedule:
     """The learning rate at each global step.
 
-    A warm-up climbs linearly from 0 and reaches the schedule at step `warmup_steps`.
+    A warm-up climbs linearly from `start` and reaches the schedule at step `warmup_steps`.
 
     Args:
       name: one of SCHEDULES. 'constant'; 'step': times `step_factor` at each boundary (He et al.
         2016, section 4.2); 'cosine': to 0 at the end (Loshchilov and Hutter 2017, without
-        restarts); 'one_cycle': up from 1/25 and down to 1/250,000 of the highest, both as cosines
-        (Smith and Topin 2019, with the numbers of PyTorch's OneCycleLR).
+        restarts); 'linear': to `end` at the end; 'one_cycle': up from 1/25 and down to 1/250,000
+        of the highest, both as cosines (Smith and Topin 2019, with the numbers of PyTorch's
+        OneCycleLR).
       learning_rate: the highest value.
       total_steps: steps of the whole run.
       warmup_steps: steps of the climb; of 'one_cycle' 0 means 30% of the run.
       step_boundaries: of 'step': fractions of the run, warm-up included.
       step_factor: of 'step'.
+      start: of the warm-up of any but 'one_cycle': a fraction of `learning_rate`.
+      end: of 'linear': a fraction of `learning_rate`.
 
     Raises:
       ValueError: unknown name.
@@ -53,9 +58,13 @@ def make_schedule(
         schedule = optax.piecewise_constant_schedule(learning_rate, drops)
     elif name == "cosine":
         schedule = optax.cosine_decay_schedule(learning_rate, max(total_steps - warmup_steps, 1))
+    elif name == "linear":
+        schedule = optax.linear_schedule(
+            learning_rate, end * learning_rate, max(total_steps - warmup_steps, 1)
+        )
     else:
         raise ValueError(f"unknown schedule {name!r}: one of {', '.join(SCHEDULES)}")
     if not warmup_steps:
         return schedule
-    climb = optax.linear_schedule(0.0, learning_rate, warmup_steps)
+    climb = optax.linear_schedule(start * learning_rate, learning_rate, warmup_steps)
     return optax.join_schedules([climb, schedule], [warmup_steps])

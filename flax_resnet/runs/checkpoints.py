@@ -260,12 +260,12 @@ class Checkpoints:
         """Weights and BatchNorm statistics alone: no matter with which optimizer they were trained.
 
         Args:
-          expected: {'params', 'batch_stats'}, shapes and dtypes.
+          expected: {'params', 'batch_stats'} or another part of the state, shapes and dtypes.
           sharding: where the arrays go.
           which: the newest, or that of the highest validation accuracy.
 
         Returns:
-          {'params', 'batch_stats'} and the step they are of.
+          The arrays and the step they are of.
 
         Raises:
           UserError: as `restore`.

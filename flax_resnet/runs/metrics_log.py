@@ -20,6 +20,7 @@ _TAGS = {
     "val_loss": "loss/validation",
     "train_accuracy": "accuracy/train",
     "test_accuracy": "accuracy/test",
+    "test_views_accuracy": "accuracy/test_views",
     "val_accuracy": "accuracy/validation",
     "learning_rate": "run/learning_rate",
     "images_per_second": "run/images_per_second",
@@ -126,6 +127,8 @@ def describe_row(row: Row, num_epochs: int | None = None) -> str:
 
     total = f"/{num_epochs}" if num_epochs else ""
     sets = "   ".join(metrics(name) for name in ("train", "val", "test") if f"{name}_loss" in row)
+    if "test_views_accuracy" in row:
+        sets += f" ({row['test_views_accuracy']:.2%} with views)"
     skipped = f"   {row['skipped_steps']} steps skipped" if row.get("skipped_steps") else ""
     return (
         f"epoch {row['epoch']}{total}   {sets}   lr {row['learning_rate']:.3g}   "

@@ -28,7 +28,7 @@ from flax_resnet.engine.evaluate import Evaluator
 from flax_resnet.engine.mesh import DataParallel
 from flax_resnet.engine.state import MetricSums, TrainState, init_state
 from flax_resnet.inference.model import load_trained, start_from
-from flax_resnet.models.summary import format_summary, summarize
+from flax_resnet.models.summary import count_parameters, format_summary, summarize
 from flax_resnet.process.errors import UserError
 from flax_resnet.process.files import write_text
 from flax_resnet.runs.checkpoints import Checkpoints, Saved
@@ -117,6 +117,7 @@ def open_session(
         run.check_data(data)
     arithmetic = _arithmetic(config, run, data, batches, parallel, resumes=latest is not None)
     schedule = build_schedule(config, batches.steps_per_epoch)
+    _check_budget(config, data)
     progress = _progress(config, data, checkpoints, parallel)
     checkpoints.check_space(progress.to_save())
     run.claim(config, data, arithmetic)
@@ -176,7 +177,14 @@ def _load(
         dataset.train_labels,
         batch_size=config.batch_size,
         seed=config.seed,
-        transforms=build_transforms(crop_padding=config.crop_padding, flip=config.flip),
+        transforms=build_transforms(
+            crop_padding=config.crop_padding,
+            flip=config.flip,
+            pad_mode=config.pad_mode,
+            alternating=config.flip_mode == "alternating",
+            cutout=config.cutout,
+            mean=config.mean,
+        ),
         drop_last=config.drop_last,
         steps_per_chunk=steps_per_dispatch,
     )
@@ -196,6 +204,19 @@ def _load(
         source=dataset.source,
     )
     return data, batches, splits
+
+
+def _check_budget(config: ConfigDict, data: DataInfo) -> None:
+    if config.max_params is None:
+        return
+    params = count_parameters(build_model(config, len(data.class_names)), data.image_shape)
+    if params > config.max_params:
+        raise UserError(
+            f"config.max_params is {config.max_params:,}, and the network has {params:,} "
+            "parameters: choose a smaller design, or raise the limit",
+            code="conflict",
+            field="config.max_params",
+        )
 
 
 def _arithmetic(
@@ -255,12 +276,27 @@ def _evaluators(
     parallel: DataParallel,
     splits: dict[str, tuple[Any, Any]],
 ) -> dict[str, Evaluator]:
-    """The evaluator of each split, around one compiled step."""
-    steps = parallel.compile_eval(build_eval_step(config, len(data.class_names)))
-    return {
-        name: Evaluator(steps, parallel, *split, config.eval_batch_size, config.steps_per_dispatch)
-        for name, split in splits.items()
-    }
+    """The evaluator of each split, around one compiled step; 'test_views' of the views, if any."""
+
+    def evaluator(split: str, views: str = "none") -> Evaluator:
+        if views not in compiled:
+            step = build_eval_step(config, len(data.class_names), views)
+            compiled[views] = parallel.compile_eval(step)
+        images, labels = splits[split]
+        return Evaluator(
+            compiled[views],
+            parallel,
+            images,
+            labels,
+            config.eval_batch_size,
+            config.steps_per_dispatch,
+        )
+
+    compiled: dict[str, CompiledSteps] = {}
+    evaluators = {name: evaluator(name) for name in splits}
+    if config.test_views != "none":
+        evaluators["test_views"] = evaluator("test", config.test_views)
+    return evaluators
 
 
 def _progress(
@@ -282,6 +318,7 @@ def _initial_state(config: ConfigDict, data: DataInfo) -> TrainState:
         build_optimizer(config),
         data.image_shape,
         config.seed,
+        averages=config.ema_decay > 0,
     )
     if config.init_from is None:
         return state

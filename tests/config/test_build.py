@@ -19,7 +19,8 @@ from flax_resnet.config.build import (
 from flax_resnet.engine.mesh import DataParallel
 from flax_resnet.engine.state import MetricSums, TrainState, init_state
 from flax_resnet.engine.steps import make_normalize, make_train_step
-from flax_resnet.optim.optimizers import OPTIMIZERS, decay_mask
+from flax_resnet.optim.groups import decay_mask
+from flax_resnet.optim.optimizers import OPTIMIZERS
 from tests.conftest import tiny_config
 
 STEPS_PER_EPOCH = 7  # of tiny_config, which has 2 epochs

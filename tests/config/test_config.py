@@ -174,10 +174,12 @@ def test_an_argument_that_is_no_override_is_refused(arguments, code, field, fact
         ("epochs", "did you mean config.num_epochs?"),
         ("stage_sizes", "did you mean config.design.stage_sizes?"),
         ("dropout", "not supported"),
-        ("label_smoothing", "not supported"),
-        ("mixup_alpha", "not supported"),
+        ("smoothing", "did you mean config.label_smoothing?"),
+        ("mixup_alpha", "did you mean config.mixup?"),
+        ("grad_clip", "did you mean config.clip_norm?"),
+        ("gradient_accumulation_steps", "did you mean config.micro_batches?"),
         ("design.drop_path", "not supported"),
-        ("weight_ema", "not supported"),  # near weight_decay
+        ("weight_ema", "did you mean config.ema_decay?"),  # nearer to weight_decay
         ("get", ""),
         ("augmentation", ""),
         ("no" * 500, ""),

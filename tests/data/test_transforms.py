@@ -1,8 +1,11 @@
 import numpy as np
 import pytest
 
-from flax_resnet.data.batches import TrainBatches
+from flax_resnet.data.batches import EpochPlan, TrainBatches
 from flax_resnet.data.transforms import build_transforms
+from flax_resnet.data.transforms.crop import RandomCrop
+from flax_resnet.data.transforms.cutout import Cutout
+from flax_resnet.data.transforms.flip import RandomFlip
 from flax_resnet.data.transforms.table import ImageTable
 
 
@@ -29,15 +32,53 @@ def test_each_image_is_flipped_padded_and_cropped_as_drawn():
 
 @pytest.mark.parametrize("padding", [0, 1, 4])
 @pytest.mark.parametrize("flip", [False, True])
-def test_a_table_gives_what_the_transforms_give_in_turn(padding, flip):
+@pytest.mark.parametrize("options", [{}, {"pad_mode": "reflect", "cutout": 3}])
+def test_a_table_gives_what_the_transforms_give_in_turn(padding, flip, options):
     x = np.random.RandomState(0).randint(0, 256, (50, 8, 6, 3)).astype(np.uint8)
-    transforms = build_transforms(crop_padding=padding, flip=flip)
-    plan = batches(x, padding=padding, flip=flip).plan(0)
+    transforms = build_transforms(crop_padding=padding, flip=flip, **options)
+    index = np.random.RandomState(1).permutation(50)
+    plan = EpochPlan(index, tuple(t.draw(1, 0, index) for t in transforms))
     expected = x[plan.index]
     for transform, draws in zip(transforms, plan.draws, strict=True):
         expected = transform.apply(expected, draws)
     table = ImageTable(x, transforms)
     np.testing.assert_array_equal(table.batch(plan.index, plan.draws), expected)
+
+
+def test_a_reflecting_crop_shows_the_mirrored_edge():
+    x = np.random.RandomState(0).randint(0, 256, (20, 8, 6, 3)).astype(np.uint8)
+    crop = RandomCrop(3, "reflect")
+    draws = crop.draw(0, 0, np.arange(20))
+    padded = np.pad(x, ((0, 0), (3, 3), (3, 3), (0, 0)), "reflect")
+    for image, wide, (top, left) in zip(crop.apply(x, draws), padded, draws, strict=True):
+        np.testing.assert_array_equal(image, wide[top : top + 8, left : left + 6])
+
+
+def test_an_alternating_flip_shows_both_mirror_images_in_two_epochs():
+    flip = RandomFlip(alternating=True)
+    orders = [np.random.RandomState(epoch).permutation(1000) for epoch in range(4)]
+    flipped = np.empty((4, 1000), bool)  # by epoch and image
+    for epoch, index in enumerate(orders):
+        flipped[epoch, index] = flip.draw(5, epoch, index)
+    assert (flipped[:-1] ^ flipped[1:]).all()
+    assert 430 < flipped[0].sum() < 570
+    others = np.empty(1000, bool)
+    others[orders[0]] = flip.draw(6, 0, orders[0])
+    assert (others != flipped[0]).any()
+
+
+def test_cutout_covers_a_square_around_any_pixel():
+    x = np.random.RandomState(0).randint(0, 200, (500, 8, 6, 3)).astype(np.uint8)
+    cutout = Cutout(4, (250, 251, 252))
+    draws = cutout.draw(0, 0, np.arange(500))
+    out = cutout.apply(x, draws)
+    sizes = set()
+    for before, after, (a, b) in zip(x, out, draws, strict=True):
+        expected, (row, column) = before.copy(), (a % 8, b % 6)
+        expected[max(row - 2, 0) : row + 2, max(column - 2, 0) : column + 2] = (250, 251, 252)
+        np.testing.assert_array_equal(after, expected)
+        sizes.add(int((after[..., 0] == 250).sum()))
+    assert min(sizes) == 4 and max(sizes) == 16  # in a corner, and whole
 
 
 def test_a_table_takes_no_more_memory_than_it_may():

@@ -137,6 +137,53 @@ def test_a_step_that_leaves_adam_dividing_by_infinity_is_not_kept():
     jax.tree.map(np.testing.assert_array_equal, before.opt_state, after.opt_state)
 
 
+def test_smoothed_labels_are_in_the_loss_and_not_in_the_accuracy():
+    hparams = {"label_smoothing": 0.3}
+    before, _, sums = take(Linear(), hparams=hparams, num_classes=4)
+    logits: Any = Linear().apply(dict(before.variables), normalize(IMAGES))
+    soft = optax.smooth_labels(jnp.eye(4)[LABELS], 0.3)
+    np.testing.assert_allclose(sums.loss, optax.softmax_cross_entropy(logits, soft).mean(), 1e-6)
+    assert int(sums.correct) == (logits.argmax(-1) == LABELS).sum()
+
+
+def test_mixed_images_and_labels_are_trained_on():
+    def swap(_: Any, images: jax.Array, labels: jax.Array) -> Any:
+        return images[::-1], labels[::-1]
+
+    _, plain, _ = take(Linear())
+    _, mixed, _ = take(Linear(), mix=swap, num_classes=4)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, 1e-5, 1e-6), plain.params, mixed.params
+    )
+
+
+@pytest.mark.parametrize("parts", [2, 8, 12])
+def test_a_batch_in_parts_is_the_whole_batch_where_there_is_no_batch_norm(parts: int):
+    _, whole, whole_sums = take(Linear())
+    _, in_parts, sums = take(Linear(), micro_batches=parts)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, 1e-5, 1e-6), whole.params, in_parts.params
+    )
+    np.testing.assert_allclose(sums.loss, whole_sums.loss, 1e-6)
+    assert int(sums.correct) == int(whole_sums.correct)
+
+
+def test_averages_follow_the_steps():
+    model, optimizer = Linear(), OPTIMIZERS["sgd"]()
+    schedule, hparams = optax.constant_schedule(0.1), {"ema_decay": 0.9}
+    step = jax.jit(make_train_step(model, optimizer, schedule, normalize, hparams=hparams))
+    state, sums = init_state(model, optimizer, SHAPE, 0, averages=True), MetricSums.zeros()
+    expected = state.variables["params"]
+    for number in range(3):
+        state, sums = step(state, sums, (IMAGES, LABELS))
+        take_new = optax.incremental_update  # step_size * new + (1 - step_size) * old
+        expected = take_new(state.params, expected, 1 - (1 + number) / (10 + number))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, 1e-5), expected, state.averages["params"]
+    )
+    assert state.evaluated is state.averages
+
+
 def test_averages_are_evaluated_where_there_are_any():
     state = start(Linear(), OPTIMIZERS["sgd"]())
     assert state.evaluated == state.variables and not jax.tree.leaves(state.averages)

@@ -17,7 +17,8 @@ from flax_resnet.engine.state import MetricSums, TrainState
 from flax_resnet.engine.steps import make_normalize, make_train_step
 from flax_resnet.models.designs import MODELS
 from flax_resnet.models.resnet import Design, ResNet
-from flax_resnet.optim.optimizers import OPTIMIZERS, decay_mask
+from flax_resnet.optim.groups import decay_mask
+from flax_resnet.optim.optimizers import OPTIMIZERS
 
 torch = pytest.importorskip("torch")
 if not torch.__version__.startswith("2.13.0"):

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flax_resnet.optim.optimizers import OPTIMIZERS, decay_mask
+from flax_resnet.optim.groups import decay_mask
+from flax_resnet.optim.optimizers import OPTIMIZERS
 
 
 def two_steps(name: str, **options: Any) -> float:

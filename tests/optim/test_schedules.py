@@ -62,4 +62,13 @@ def test_one_cycle_is_highest_after_exactly_its_climb(climb):
 
 def test_unknown_names_are_refused():
     with pytest.raises(ValueError, match="constant, step"):
-        rate(0, "linear")
+        rate(0, "exponential")
+
+
+def test_linear_climbs_from_its_start_and_falls_to_its_end():
+    def rates(**options: float) -> list[float]:
+        return [rate(step, "linear", total_steps=100, **options) for step in (0, 10, 20, 60, 100)]
+
+    assert rates() == pytest.approx([0.1, 0.09, 0.08, 0.04, 0])
+    triangle = rates(warmup_steps=20, start=0.2, end=0.1)
+    assert triangle == pytest.approx([0.02, 0.06, 0.1, 0.055, 0.01])

@@ -1,15 +1,36 @@
 """Augmentation on the host, one transform per file; `build_transforms` composes them."""
 
-from flax_resnet.data.transforms.crop import RandomCrop
+from flax_resnet.data.transforms.crop import PadMode, RandomCrop
+from flax_resnet.data.transforms.cutout import Cutout
 from flax_resnet.data.transforms.flip import RandomFlip
 from flax_resnet.data.transforms.transform import Transform
 
 
-def build_transforms(*, crop_padding: int, flip: bool) -> tuple[Transform, ...]:
-    """The transforms that are turned on, in the order in which they are applied."""
+def build_transforms(
+    *,
+    crop_padding: int,
+    flip: bool,
+    pad_mode: PadMode = "zeros",
+    alternating: bool = False,
+    cutout: int = 0,
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0),
+) -> tuple[Transform, ...]:
+    """The transforms that are turned on, in the order in which they are applied.
+
+    Args:
+      crop_padding: pixels on each side of the image to crop from; 0: no crop.
+      flip: whether to mirror.
+      pad_mode: what the padding holds.
+      alternating: mirror each image in every other epoch, not at random.
+      cutout: side of the square to cover; 0: none.
+      mean: color of that square, in [0, 1].
+    """
     transforms: list[Transform] = []
     if flip:
-        transforms.append(RandomFlip())
+        transforms.append(RandomFlip(alternating))
     if crop_padding:
-        transforms.append(RandomCrop(crop_padding))
+        transforms.append(RandomCrop(crop_padding, pad_mode))
+    if cutout:
+        red, green, blue = (round(255 * min(max(value, 0.0), 1.0)) for value in mean)
+        transforms.append(Cutout(cutout, (red, green, blue)))
     return tuple(transforms)

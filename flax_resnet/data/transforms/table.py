@@ -34,12 +34,12 @@ class ImageTable:
         self._windows = None
         self.num_bytes = 0
         match self._transforms:
-            case (RandomFlip(), RandomCrop(padding), *_):
+            case (RandomFlip(), RandomCrop(padding, mode), *_):
                 num, height, width, channels = images.shape
                 size = 2 * num * (height + 2 * padding) * (width + 2 * padding) * channels
                 if size <= max_bytes:
                     self.num_bytes = size
-                    table = pad(np.concatenate([images, images[:, :, ::-1]]), padding)
+                    table = pad(np.concatenate([images, images[:, :, ::-1]]), padding, mode)
                     self._windows = windows(table, images.shape[1:])
 
     def batch(

@@ -4,7 +4,7 @@ import zlib
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Shaped, UInt8
+from jaxtyping import Int64, Shaped, UInt8
 
 
 @runtime_checkable  # for beartype, in tests
@@ -19,8 +19,16 @@ class Transform(Protocol):
         """Selects the transform's random stream; another name draws other numbers."""
         ...
 
-    def draw(self, rng: np.random.RandomState, num_images: int) -> Shaped[np.ndarray, "n ..."]:
-        """Draws for one epoch; the first axis is the position in the epoch."""
+    def draw(
+        self, seed: int, epoch: int, index: Int64[np.ndarray, " n"]
+    ) -> Shaped[np.ndarray, "n ..."]:
+        """Draws for one epoch; the first axis is the position in the epoch.
+
+        Args:
+            seed: of the run.
+            epoch: counted from 0.
+            index: the training image at each position.
+        """
         ...
 
     def apply(

@@ -1,0 +1,27 @@
+"""Averages of a network's weights over the steps, to evaluate with."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def moving_average(averages: Any, values: Any, step: Any, decay: Any) -> Any:
+    """The exponential moving average of all floats, BatchNorm's statistics among them.
+
+    The decay climbs as (1 + step) / (10 + step), so that a short run forgets its initial weights
+    (as TensorFlow's ExponentialMovingAverage with num_updates, and timm's with warm-up).
+
+    Args:
+      averages: so far.
+      values: the new values.
+      step: steps taken before this one.
+      decay: share of the old average that is kept in the long run, 0 to 1.
+    """
+    climbing = (1 + step) / (10 + step)
+
+    def average(old: jax.Array, new: jax.Array) -> jax.Array:
+        keep = jnp.minimum(decay, climbing).astype(old.dtype)
+        return keep * old + (1 - keep) * new
+
+    return jax.tree.map(average, averages, values)

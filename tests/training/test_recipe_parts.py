@@ -1,0 +1,72 @@
+"""A run with every part of a recipe that the paper's has not."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from flax_resnet.__main__ import main
+from flax_resnet.inference.model import load_trained
+from flax_resnet.process.errors import UserError
+from flax_resnet.runs.metrics_log import read_metrics
+from flax_resnet.training.loop import train_and_evaluate
+from tests.conftest import tiny_config
+
+PARTS = {
+    "pad_mode": "reflect",
+    "flip": True,
+    "flip_mode": "alternating",
+    "cutout": 8,
+    "label_smoothing": 0.1,
+    "mixup": 0.2,
+    "schedule": "linear",
+    "warmup_epochs": 0.5,
+    "schedule_start": 0.2,
+    "optimizer": "nesterov",
+    "learning_rate": 0.05,
+    "norm_bias_rate": 4.0,
+    "clip_norm": 1.0,
+    "clip_value": 0.5,
+    "micro_batches": 2,
+    "ema_decay": 0.9,
+    "test_views": "mirror_shift",
+}
+
+
+def run(folder: Path, devices: list[Any], *epochs: int | None, **changes: Any) -> Path:
+    """A tiny run with PARTS, trained up to each of the epochs in turn."""
+    for epoch in epochs:
+        train_and_evaluate(
+            tiny_config(**PARTS | changes), folder, devices=devices, until_epoch=epoch
+        )
+    return folder
+
+
+def test_all_parts_together_are_resumed_bit_for_bit_and_their_averages_are_evaluated(
+    tmp_path, one_device, capsys
+):
+    whole = run(tmp_path / "whole", one_device, None)
+    resumed = run(tmp_path / "resumed", one_device, 1, None)
+    ours, theirs = (load_trained(folder).variables for folder in (whole, resumed))
+    jax.tree.map(np.testing.assert_array_equal, dict(ours), dict(theirs))
+    rows = read_metrics(whole / "metrics.jsonl")
+    assert rows[1]["train_loss"] < rows[0]["train_loss"]
+    assert main(["evaluate", "--workdir", str(whole), "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    for name in ("test_loss", "test_accuracy", "test_views_loss", "test_views_accuracy"):
+        assert printed[name] == pytest.approx(rows[-1][name], rel=1e-5)
+    assert printed["test_views_loss"] != printed["test_loss"]
+    # The weights that training goes on with are others than the averages.
+    plain = run(tmp_path / "plain", one_device, None, ema_decay=0.0)
+    last = load_trained(plain).variables["params"]["head"]["kernel"]
+    assert np.abs(last - ours["params"]["head"]["kernel"]).max() > 1e-4
+
+
+def test_a_network_over_the_budget_is_refused(tmp_path, one_device):
+    with pytest.raises(UserError) as refused:
+        train_and_evaluate(tiny_config(max_params=100), tmp_path / "run", devices=one_device)
+    assert (refused.value.code, refused.value.field) == ("conflict", "config.max_params")
+    assert not (tmp_path / "run" / "config.json").exists()
