@@ -14,6 +14,7 @@ COMMANDS = {
     "train": "train a config's network, or resume a run",
     "summary": "print the layers, parameters and multiply-adds of a config's network",
     "design": "list the ResNets within a parameter budget, or race them",
+    "sweep": "train a recipe with several seeds and values, and compare them",
     "evaluate": "measure a run on its test images",
     "predict": "classify image files",
     "plot": "plot a run's curves, or compare several runs",

@@ -1,7 +1,5 @@
 """Section 3: final accuracies over seeds, and the claim that there is no overfitting."""
 
-import dataclasses
-import statistics
 from collections.abc import Sequence
 
 from flax_resnet.inference.calibration import Calibration
@@ -9,38 +7,13 @@ from flax_resnet.paper.calibration import calibration_figure, calibration_findin
 from flax_resnet.paper.history import Histories, History, percent, scope
 from flax_resnet.paper.plan import seed_run
 from flax_resnet.report.document import Block, Paragraph, Picture, Section
+from flax_resnet.report.spread import spread
 from flax_resnet.report.table import Table
 from flax_resnet.runs.metrics_log import Row
 from flax_resnet.runs.reference_log import PAPER, read_reference
 
 SPLITS = ("train", "test")
 TITLE = "Results (section 3)"
-
-
-@dataclasses.dataclass(frozen=True)
-class Spread:
-    """Accuracies of several seeds.
-
-    Attributes:
-      mean: of the values.
-      std: sample standard deviation (n - 1); None for a single value.
-      count: n.
-    """
-
-    mean: float
-    std: float | None
-    count: int
-
-    def __str__(self) -> str:
-        if self.std is None:
-            return percent(self.mean)
-        return f"{percent(self.mean)} ± {percent(self.std)}"
-
-
-def spread(values: Sequence[float]) -> Spread:
-    """Mean and sample standard deviation of one or more values."""
-    std = statistics.stdev(values) if len(values) > 1 else None
-    return Spread(statistics.fmean(values), std, len(values))
 
 
 def results_section(

@@ -1,5 +1,4 @@
 import dataclasses
-import math
 
 import pytest
 
@@ -20,7 +19,7 @@ from flax_resnet.paper.plan import (
 )
 from flax_resnet.paper.provenance import describe_machine, duration
 from flax_resnet.paper.rates import best_rate, tried_rates, tuned_runs
-from flax_resnet.paper.results import overfitting_finding, results_section, spread
+from flax_resnet.paper.results import overfitting_finding, results_section
 from flax_resnet.report.document import Folded, Paragraph, Picture, Section
 from flax_resnet.report.table import Table
 from flax_resnet.runs.folder import DataInfo
@@ -194,14 +193,6 @@ def test_deeper_plain_net_is_worse_by_the_points_of_error():
     assert "Not trained yet: resnet20, resnet56." in words(section)
     (table,) = tables(section)
     assert table.rows[0] == ("plain20", "3", "1,173", "10.00%", "30.00%", "30.00%")
-
-
-def test_spread_is_mean_and_sample_deviation():
-    two = spread([0.90, 0.92])
-    assert (two.mean, two.count) == (pytest.approx(0.91), 2)
-    assert two.std == pytest.approx(math.sqrt(2) * 0.01)
-    assert str(two) == "91.00% ± 1.41%"
-    assert str(spread([0.9084])) == "90.84%"
 
 
 def test_results_are_over_the_seeds_that_are_there():

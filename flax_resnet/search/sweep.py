@@ -1,0 +1,265 @@
+"""A recipe with several seeds and several values of its fields: the runs, and what they say.
+
+Every combination is a run folder of its own, so that a sweep resumes as a run does.
+"""
+
+import dataclasses
+import itertools
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from flax_resnet.config.load import load_config
+from flax_resnet.process.errors import UserError
+from flax_resnet.process.signals import StopRequest
+from flax_resnet.report.spread import Spread, spread
+from flax_resnet.report.table import Table
+from flax_resnet.runs.folder import RunFolder
+from flax_resnet.runs.metrics_log import Row, read_metrics
+from flax_resnet.training.loop import train_and_evaluate
+
+logger = logging.getLogger(__name__)
+
+MOST_RUNS = 10_000
+TIE = 2.0  # standard errors of a difference that is a tie: about 95% confidence
+# What is told of a setting's runs, each after their last epoch; the first that is there ranks them.
+METRICS = {
+    "val_accuracy": "validation",
+    "test_accuracy": "test",
+    "test_views_accuracy": "test with views",
+    "train_accuracy": "training",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepRun:
+    """One run of a sweep.
+
+    Attributes:
+      setting: field -> value as typed, for the fields with several values.
+      seed: its seed.
+      config: of the run.
+    """
+
+    setting: Mapping[str, str]
+    seed: int
+    config: ConfigDict
+
+    @property
+    def folder(self) -> str:
+        """Its folder below the sweep's: learning_rate=0.1,flip=True/seed0."""
+        parts = [f"{field}={value}" for field, value in self.setting.items()]
+        name = re.sub(r"[^A-Za-z0-9=.,()+-]", "_", ",".join(parts)) or "recipe"
+        return f"{name}/seed{self.seed}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What the runs of one setting say, after their last epochs.
+
+    Attributes:
+      setting: field -> value.
+      seeds: of the runs, in order.
+      values: metric -> its value for each seed, for the metrics that all have.
+      epochs: the fewest that a run has.
+      seconds: mean training time of a run.
+    """
+
+    setting: Mapping[str, str]
+    seeds: tuple[int, ...]
+    values: Mapping[str, tuple[float, ...]]
+    epochs: int
+    seconds: float
+
+    def spread(self, metric: str) -> Spread:
+        """Mean and deviation of a metric over the seeds."""
+        return spread(self.values[metric])
+
+
+def plan_sweep(path: Path, overrides: Sequence[str], seeds: int) -> list[SweepRun]:
+    """All runs: every combination of the values, with every seed.
+
+    Args:
+      path: the config's file.
+      overrides: as typed; --config.FIELD=A,B,C gives a field several values.
+      seeds: how many, from the config's own on.
+
+    Raises:
+      UserError: a value is not allowed, or there are too many runs.
+    """
+    choices = [_values(argument) for argument in overrides]
+    total = seeds
+    for _, values in choices:
+        total *= len(values)
+    if total > MOST_RUNS:
+        raise UserError(f"the sweep has {total:,} runs: at most {MOST_RUNS:,}", field="--seeds")
+    runs = []
+    for values in itertools.product(*(values for _, values in choices)):
+        typed = [(name, value) for (name, _), value in zip(choices, values, strict=True)]
+        arguments = [name if value is None else f"{name}={value}" for name, value in typed]
+        config = load_config(path, arguments)
+        setting = {
+            name.split(".", 1)[1]: str(value)
+            for (name, values), (_, value) in zip(choices, typed, strict=True)
+            if len(values) > 1
+        }
+        for seed in range(config.seed, config.seed + seeds):
+            own = load_config(path, [*arguments, f"--config.seed={seed}"])
+            runs.append(SweepRun(setting, seed, own))
+    return runs
+
+
+def _values(argument: str) -> tuple[str, list[str | None]]:
+    """('--config.FIELD', its values); the commas of a tuple do not separate."""
+    name, equals, text = argument.partition("=")
+    if not equals or not re.match(r"--?config\.", name):
+        return argument, [None]
+    return name, list(re.split(r",(?![^(\[]*[)\]])", text))
+
+
+def run_sweep(
+    runs: Sequence[SweepRun],
+    out: Path,
+    *,
+    devices: Sequence[Any] | None = None,
+    train: Callable[..., Any] = train_and_evaluate,
+) -> int | None:
+    """Trains or resumes the runs in turn; returns the signal that stopped it, None at the end.
+
+    Args:
+      runs: as from plan_sweep.
+      out: holds the run folders.
+      devices: jax.Devices to share each batch; None: all local ones.
+      train: trains one run, with the arguments of train_and_evaluate.
+
+    Raises:
+      UserError: a run cannot be trained.
+    """
+    stop = StopRequest(listens=True)
+    for number, run in enumerate(runs, start=1):
+        logger.info("run %d of %d: %s", number, len(runs), run.folder)
+        train(run.config, out / run.folder, devices=devices, stop=stop)
+        if stop.signum is not None:
+            return stop.signum
+    return None
+
+
+def read_results(runs: Sequence[SweepRun], out: Path) -> list[Result]:
+    """The results of the settings that have a run with an epoch, the best first."""
+    results = []
+    for _, group in itertools.groupby(runs, key=lambda run: run.setting):
+        found = [(run, rows) for run in group if (rows := _epochs(out / run.folder))]
+        if not found:
+            continue
+        last = [rows[-1] for _, rows in found]
+        metrics = [name for name in METRICS if all(row.get(name) is not None for row in last)]
+        results.append(
+            Result(
+                found[0][0].setting,
+                tuple(run.seed for run, _ in found),
+                {name: tuple(row[name] for row in last) for name in metrics},
+                min(row["epoch"] for row in last),
+                sum(row["seconds"] for _, rows in found for row in rows) / len(found),
+            )
+        )
+    return sorted(results, key=lambda result: -result.spread(ranked_by(results)).mean)
+
+
+def _epochs(folder: Path) -> list[Row]:
+    file = RunFolder(folder).metrics_file
+    return read_metrics(file) if file.exists() else []
+
+
+def ranked_by(results: Sequence[Result]) -> str:
+    """The metric that ranks settings: validation accuracy, if images are held out, else test."""
+    return next(name for name in METRICS if all(name in result.values for result in results))
+
+
+def tied(best: Result, other: Result, metric: str) -> bool | None:
+    """Whether chance alone can explain the difference of the means; None: not enough seeds."""
+    errors = [result.spread(metric).standard_error for result in (best, other)]
+    if None in errors:
+        return None
+    error = sum(error**2 for error in errors if error is not None) ** 0.5
+    return best.spread(metric).mean - other.spread(metric).mean <= TIE * error
+
+
+def format_results(results: Sequence[Result]) -> str:
+    """A table, the best setting first, and which settings are tied with it."""
+    metric = ranked_by(results)
+    fields = list(results[0].setting)
+    metrics = [name for name in METRICS if all(name in result.values for result in results)]
+    rows = []
+    for result in results:
+        interval = result.spread(metric).interval()
+        rows.append(
+            (
+                *result.setting.values(),
+                str(len(result.seeds)),
+                str(result.epochs),
+                *(str(result.spread(name)) for name in metrics),
+                "-" if interval is None else f"{interval[0]:.2%} to {interval[1]:.2%}",
+                f"{result.seconds:,.0f} s",
+            )
+        )
+    header = (
+        *fields,
+        "n",
+        "epochs",
+        *(METRICS[name] for name in metrics),
+        f"95% interval ({METRICS[metric]})",
+        "time",
+    )
+    table = Table(header, rows, "l" * len(fields) + "r" * (len(header) - len(fields)))
+    lines = [
+        table.text(),
+        "Mean and standard deviation (n - 1) after the last epoch; the interval is the mean's, by "
+        "Student's t.",
+    ]
+    if len(results) > 1:
+        verdicts = {_named(other): tied(results[0], other, metric) for other in results[1:]}
+        same = [name for name, is_tied in verdicts.items() if is_tied]
+        if None in verdicts.values():
+            lines.append("With one seed each, no difference is more than chance: use --seeds.")
+        elif same:
+            lines.append(
+                f"Tied with the first (within {TIE:g} standard errors): {'; '.join(same)}."
+            )
+        else:
+            lines.append("No setting is tied with the first.")
+        if metric == "test_accuracy":
+            lines.append(
+                "Ranked by test images: to choose a setting, hold images out instead "
+                "(--config.validation_split=5000)."
+            )
+    return "\n".join(lines)
+
+
+def _named(result: Result) -> str:
+    return ", ".join(f"{field}={value}" for field, value in result.setting.items()) or "recipe"
+
+
+def as_json(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """The results for a JSON file."""
+    return [
+        {
+            "setting": dict(result.setting),
+            "seeds": list(result.seeds),
+            "epochs": result.epochs,
+            "seconds": result.seconds,
+        }
+        | {
+            name: {
+                "values": list(values),
+                "mean": result.spread(name).mean,
+                "std": result.spread(name).std,
+                "interval95": result.spread(name).interval(),
+            }
+            for name, values in result.values.items()
+        }
+        for result in results
+    ]

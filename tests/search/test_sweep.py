@@ -1,0 +1,107 @@
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from matplotlib.image import imread
+
+from flax_resnet.__main__ import main
+from flax_resnet.process.errors import UserError
+from flax_resnet.search.sweep import (
+    Result,
+    format_results,
+    plan_sweep,
+    read_results,
+    run_sweep,
+    tied,
+)
+from flax_resnet.training.loop import Outcome
+from tests.conftest import ROOT
+
+RECIPE = ROOT / "configs/quickstart.py"
+TINY = [
+    "--config.design.stage_sizes=(1,)",
+    "--config.design.stage_channels=(4,)",
+    "--config.design.kernel_sizes=(3,)",
+    "--config.design.shortcut_kernels=(1,)",
+    "--config.train_images=64",
+    "--config.test_images=40",
+    "--config.batch_size=32",
+    "--config.num_epochs=1",
+    "--config.conv=native",
+]
+
+
+def result(name: str, *accuracies: float, metric: str = "val_accuracy") -> Result:
+    return Result({"x": name}, tuple(range(len(accuracies))), {metric: accuracies}, 1, 2.0)
+
+
+def test_all_combinations_are_run_with_every_seed():
+    overrides = ["--config.learning_rate=0.1,0.2", "--config.mean=(0,0,0),(1,1,1)"]
+    runs = plan_sweep(RECIPE, [*overrides, "--config.seed=5", "--config.batch_size=32"], 3)
+    assert len(runs) == 2 * 2 * 3
+    assert [run.seed for run in runs[:4]] == [5, 6, 7, 5]
+    assert {run.config.batch_size for run in runs} == {32}
+    first, last = runs[0], runs[-1]
+    assert (first.config.learning_rate, first.config.mean) == (0.1, (0, 0, 0))
+    assert (last.config.learning_rate, last.config.mean, last.config.seed) == (0.2, (1, 1, 1), 7)
+    assert first.folder == "learning_rate=0.1,mean=(0,0,0)/seed5"
+    assert len({run.folder for run in runs}) == len(runs)
+
+
+def test_a_bad_value_and_too_many_runs_are_refused():
+    with pytest.raises(UserError) as bad:
+        plan_sweep(RECIPE, ["--config.learning_rate=0.1,fast"], 1)
+    assert bad.value.field == "config.learning_rate"
+    with pytest.raises(UserError) as many:
+        plan_sweep(RECIPE, [f"--config.seed={','.join(map(str, range(200)))}"], 100)
+    assert many.value.field == "--seeds"
+
+
+def test_the_first_is_tied_with_what_chance_explains():
+    first = result("a", 0.90, 0.92, 0.91)
+    assert tied(first, result("b", 0.89, 0.92, 0.90), "val_accuracy") is True
+    assert tied(first, result("c", 0.80, 0.81, 0.80), "val_accuracy") is False
+    assert tied(first, result("d", 0.80), "val_accuracy") is None
+    text = format_results([first, result("b", 0.89, 0.92, 0.90), result("c", 0.80, 0.81, 0.80)])
+    assert (
+        "91.00% ± 1.00%" in text and "Tied with the first (within 2 standard errors): x=b." in text
+    )
+
+
+def test_a_ranking_by_test_images_says_so():
+    ranked = [
+        result("a", 0.9, 0.8, metric="test_accuracy"),
+        result("b", 0.1, metric="test_accuracy"),
+    ]
+    assert "Ranked by test images" in format_results(ranked)
+
+
+def test_a_sweep_trains_resumes_and_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    command = ["sweep", "--config", str(RECIPE), "--seeds=2", f"--out={tmp_path}", *TINY]
+    command.append("--config.learning_rate=0.001,0.1")
+    assert main([*command, "--report-only"]) == 2
+    assert main(command) == 0
+    folders = {str(p.parent.relative_to(tmp_path)) for p in tmp_path.rglob("metrics.jsonl")}
+    assert folders == {f"learning_rate={rate}/seed{s}" for rate in ("0.001", "0.1") for s in (0, 1)}
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert [len(one["test_accuracy"]["values"]) for one in results] == [2, 2]
+    assert imread(tmp_path / "results.png").shape[1] > 500
+    capsys.readouterr()
+    assert main(command) == 0  # nothing is left to train
+    assert capsys.readouterr().out.count("is finished") == 4
+
+
+def test_a_stop_ends_the_sweep(tmp_path: Path):
+    calls = []
+
+    def train(config: Any, workdir: Path, *, devices: Any, stop: Any) -> Outcome:
+        calls.append(workdir.name)
+        stop.signum = signal.SIGTERM if len(calls) == 2 else None
+        return Outcome(stop.signum, 0)
+
+    runs = plan_sweep(RECIPE, [], 3)
+    assert run_sweep(runs, tmp_path, train=train) == signal.SIGTERM
+    assert calls == ["seed0", "seed1"]
+    assert read_results(runs, tmp_path) == []
