@@ -8,6 +8,7 @@ optimizer state and metrics must be those of the run that was left alone, bit fo
 import random
 import re
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -66,14 +67,22 @@ def seconds_to_first_step(workdir: Path, cache: Path, changes: dict[str, Any]) -
     """How long a start takes that finds its programs compiled."""
     start = time.monotonic()
     process = trainings.start(workdir, cache, **changes)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("compiled"):
-            break
+    until_compiled(process)
     seconds = time.monotonic() - start
     process.kill()
     process.communicate()
     return seconds
+
+
+def until_compiled(process: subprocess.Popen[str]) -> str:
+    """What a process prints until it has compiled its steps, or until it ends."""
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith("compiled"):
+            break
+    return "".join(lines)
 
 
 def settings(epochs: int, steps_per_dispatch: int, checkpoint_every_steps: int) -> dict[str, Any]:
@@ -99,14 +108,16 @@ def killed_until_finished(
     while True:
         begin = time.monotonic()
         process = trainings.start(workdir, cache, **changes)
+        output = ""
         if kills < most_kills and tally.in_time:
             moment = rng.random() * start_up  # while it starts, or in 1.5 s of training
             if rng.random() < 0.75:
-                moment = start_up + rng.uniform(-0.2, 1.5)
+                output = until_compiled(process)
+                moment = time.monotonic() - begin + rng.uniform(0.0, 1.5)
             while time.monotonic() - begin < moment and process.poll() is None:
                 time.sleep(0.005)
             process.kill()
-        output, _ = process.communicate()
+        output += process.communicate()[0]
         if process.returncode == 0:
             return kills
         if process.returncode != -signal.SIGKILL:
