@@ -23,7 +23,7 @@ from flax_resnet.engine.steps import (
 from flax_resnet.engine.views import predict_views
 from flax_resnet.models.layers import Convolve
 from flax_resnet.models.resnet import ResNet
-from flax_resnet.optim.groups import decay_mask, scale_norm_biases
+from flax_resnet.optim.groups import decay_mask, freeze, scale_norm_biases
 from flax_resnet.optim.optimizers import OPTIMIZERS
 from flax_resnet.optim.schedules import make_schedule
 from flax_resnet.process.errors import UserError
@@ -117,6 +117,8 @@ def build_optimizer(config: ConfigDict) -> optax.GradientTransformationExtraArgs
         parts.append(update_rule)
         if "norm_bias_rate" in hparams:
             parts.append(scale_norm_biases(hparams["norm_bias_rate"]))
+        if config.freeze:
+            parts.append(freeze(config.freeze))
         return optax.chain(*parts) if len(parts) > 1 else update_rule
 
     def update(updates: Any, state: Any, params: Any = None, **hparams: Any) -> Any:

@@ -296,6 +296,11 @@ _SECTIONS: dict[str, tuple[Field, ...]] = {
             "multiplies the learning rate of BatchNorm's biases", since=3,
         ),
         Field(
+            "freeze", (),
+            tuple_of(text(), "a tuple of at most 100 names, such as ('stem', 'stage1')", 0, 100),
+            "parameters that stay as they are, by how their names begin", since=3,
+        ),
+        Field(
             "clip_value", None, optional(number(1e-9, 1e9)),
             "largest absolute value of a gradient's element; None: any", since=3,
         ),

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import optax
 from ml_collections import ConfigDict
 
@@ -29,6 +30,7 @@ from flax_resnet.engine.mesh import DataParallel
 from flax_resnet.engine.state import MetricSums, TrainState, init_state
 from flax_resnet.inference.model import load_trained, start_from
 from flax_resnet.models.summary import count_parameters, format_summary, summarize
+from flax_resnet.optim.groups import is_frozen, parameter_name
 from flax_resnet.process.errors import UserError
 from flax_resnet.process.files import write_text
 from flax_resnet.runs.checkpoints import Checkpoints, Saved
@@ -219,6 +221,18 @@ def _check_budget(config: ConfigDict, data: DataInfo) -> None:
         )
 
 
+def _check_frozen(config: ConfigDict, params: Any) -> None:
+    names = [parameter_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    for start in config.freeze:
+        if not any(is_frozen(name, [start]) for name in names):
+            raise UserError(
+                f"config.freeze names {start!r}, but no parameter is called so; there are "
+                f"{', '.join(dict.fromkeys(name.split('/')[0] for name in names))}",
+                code="unknown",
+                field="config.freeze",
+            )
+
+
 def _arithmetic(
     config: ConfigDict,
     run: RunFolder,
@@ -320,6 +334,7 @@ def _initial_state(config: ConfigDict, data: DataInfo) -> TrainState:
         config.seed,
         averages=config.ema_decay > 0,
     )
+    _check_frozen(config, state.params)
     if config.init_from is None:
         return state
     trained = load_trained(config.init_from)

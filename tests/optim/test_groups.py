@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flax_resnet.optim.averages import moving_average
-from flax_resnet.optim.groups import decay_mask, scale_norm_biases
+from flax_resnet.optim.groups import decay_mask, freeze, scale_norm_biases
 
 PARAMS = {
     "stem_norm": {"scale": jnp.ones(2), "bias": jnp.ones(2)},
@@ -17,6 +17,14 @@ def test_only_biases_of_norms_are_scaled():
     assert float(updates["stem_norm"]["bias"][0]) == 64
     assert float(updates["stage1_block1"]["norm1"]["bias"][0]) == 64
     assert float(updates["stem_norm"]["scale"][0]) == float(updates["head"]["bias"][0]) == 1
+
+
+def test_frozen_parameters_get_no_update():
+    rule = freeze(["stem", "conv1"])
+    updates, _ = rule.update(PARAMS, rule.init(PARAMS))
+    assert not updates["stem_norm"]["scale"].any()
+    assert not updates["stage1_block1"]["conv1"]["kernel"].any()
+    assert updates["stage1_block1"]["norm1"]["bias"].all() and updates["head"]["bias"].all()
 
 
 def test_only_kernels_decay():

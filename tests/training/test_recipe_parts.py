@@ -65,6 +65,29 @@ def test_all_parts_together_are_resumed_bit_for_bit_and_their_averages_are_evalu
     assert np.abs(last - ours["params"]["head"]["kernel"]).max() > 1e-4
 
 
+def test_frozen_parts_stay_where_another_run_left_them(tmp_path, tiny_run, one_device):
+    config = tiny_config(
+        init_from=tiny_run,
+        freeze=("stem", "stage1"),
+        num_epochs=1,
+        weight_decay=0.1,
+        optimizer="sgd",
+    )
+    train_and_evaluate(config, tmp_path / "run", devices=one_device)
+    old, new = (load_trained(folder).variables["params"] for folder in (tiny_run, tmp_path / "run"))
+    for name in old:
+        moved = any(
+            jax.tree.leaves(jax.tree.map(lambda a, b: (a != b).any(), old[name], new[name]))
+        )
+        assert moved == (not name.startswith(("stem", "stage1"))), name
+
+
+def test_a_frozen_name_that_no_parameter_has_is_refused(tmp_path, one_device):
+    with pytest.raises(UserError) as refused:
+        train_and_evaluate(tiny_config(freeze=("body",)), tmp_path / "run", devices=one_device)
+    assert refused.value.field == "config.freeze" and "stage1_block1" in str(refused.value)
+
+
 def test_a_network_over_the_budget_is_refused(tmp_path, one_device):
     with pytest.raises(UserError) as refused:
         train_and_evaluate(tiny_config(max_params=100), tmp_path / "run", devices=one_device)
