@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from flax_resnet.config.build import build_eval_step
+from flax_resnet.config.fields import FORMAT
 from flax_resnet.data.load import load_dataset
 from flax_resnet.engine.evaluate import Evaluator
 from flax_resnet.engine.mesh import DataParallel
@@ -106,6 +107,20 @@ def test_an_unfinished_run_of_the_first_version_is_refused_but_gives_its_weights
     assert load_trained(format1).step == 7
     config.init_from = str(format1)
     train_and_evaluate(config, tmp_path / "new", devices=one_device, until_epoch=1)
+
+
+def test_a_run_of_the_second_format_goes_on_as_it_would_have(tmp_path, one_device):
+    """Made by 0.2 before it had the recipe fields of format 3, and stopped after epoch 1 of 2."""
+    with zipfile.ZipFile(ROOT / "tests/runs/format2.zip") as file:
+        file.extractall(tmp_path / "run")
+    config = RunFolder(tmp_path / "run").config()
+    assert config.label_smoothing == config.ema_decay == 0 and config.test_views == "none"
+    train_and_evaluate(config, tmp_path / "run", devices=one_device)
+    last = read_metrics(tmp_path / "run/metrics.jsonl")[-1]
+    # What the program that made it ended with; equal bit for bit if compiled as users do.
+    assert last["train_loss"] == pytest.approx(2.248854500906808, rel=1e-5)
+    assert last["test_loss"] == pytest.approx(2.251808675130208, rel=1e-5)
+    assert json.loads((tmp_path / "run/config.json").read_text())["format"] == FORMAT
 
 
 @pytest.mark.parametrize(
