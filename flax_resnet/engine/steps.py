@@ -165,12 +165,16 @@ def _loss_and_grads_in_parts(
         grads = jax.tree.map(lambda a, b: a + b / parts, grads, part_grads)
         return (new_stats, loss + part_loss / parts, grads), logits
 
-    split = [a.reshape(parts, len(a) // parts, *a.shape[1:]) for a in (images, labels)]
+    # Each part takes every so many-th image, and so has a share of every device's.
+    split = [
+        a.reshape(len(a) // parts, parts, *a.shape[1:]).swapaxes(0, 1) for a in (images, labels)
+    ]
     nothing = jnp.zeros((), jnp.float32), jax.tree.map(jnp.zeros_like, state.params)
     (batch_stats, loss, grads), logits = lax.scan(
         take, (state.batch_stats, *nothing), (*split, jnp.arange(parts))
     )
-    return (loss, (logits.reshape(-1, logits.shape[-1]), batch_stats)), grads
+    logits = logits.swapaxes(0, 1).reshape(-1, logits.shape[-1])
+    return (loss, (logits, batch_stats)), grads
 
 
 def _loss_and_grads(
