@@ -76,7 +76,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a line")
     parser.add_argument(
         "--views",
-        choices=("none", "mirror", "mirror_shift"),
+        choices=("none", "mirror", "mirror_shift"),  # of config.test_views
         help="also give the accuracy of the mean over these views (default: the run's test_views)",
     )
 

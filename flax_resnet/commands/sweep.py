@@ -52,6 +52,10 @@ def run(args: argparse.Namespace) -> int:
 
     path = find_config(args.config)
     runs = plan_sweep(path, args.overrides, args.seeds)
+    if any(run.config.deterministic for run in runs):
+        from flax_resnet.process.determinism import use_deterministic_kernels
+
+        use_deterministic_kernels()
     out = args.out or Path("runs") / f"sweep-{path.stem}"
     signum = None
     if not args.report_only:

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float
 
 from flax_resnet.engine.losses import Labels
@@ -22,7 +23,7 @@ def soften(labels: Labels, num_classes: int, smoothing: Any, dtype: Any) -> Soft
     """
     if jnp.issubdtype(labels.dtype, jnp.integer):
         labels = jax.nn.one_hot(labels, num_classes, dtype=dtype)
-    return labels * (1 - smoothing) + smoothing / num_classes
+    return optax.smooth_labels(labels, smoothing)
 
 
 def mixup(alpha: float) -> Mix:

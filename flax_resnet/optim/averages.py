@@ -2,8 +2,8 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
+import optax
 
 
 def moving_average(averages: Any, values: Any, step: Any, decay: Any) -> Any:
@@ -18,10 +18,5 @@ def moving_average(averages: Any, values: Any, step: Any, decay: Any) -> Any:
       step: steps taken before this one.
       decay: share of the old average that is kept in the long run, 0 to 1.
     """
-    climbing = (1 + step) / (10 + step)
-
-    def average(old: jax.Array, new: jax.Array) -> jax.Array:
-        keep = jnp.minimum(decay, climbing).astype(old.dtype)
-        return keep * old + (1 - keep) * new
-
-    return jax.tree.map(average, averages, values)
+    keep = jnp.minimum(decay, (1 + step) / (10 + step))
+    return optax.incremental_update(values, averages, 1 - keep)

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 
 
@@ -26,21 +25,20 @@ def is_frozen(name: str, frozen: Sequence[str]) -> bool:
 def freeze(frozen: Sequence[str]) -> optax.GradientTransformation:
     """Drops the updates of the parameters that are frozen, weight decay included."""
 
-    def keep(path: tuple[Any, ...], update: jax.Array) -> jax.Array:
-        return jnp.zeros_like(update) if is_frozen(parameter_name(path), frozen) else update
+    def mask(params: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: is_frozen(parameter_name(path), frozen), params
+        )
 
-    return optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(keep, updates))
+    return optax.masked(optax.set_to_zero(), mask)
 
 
 def scale_norm_biases(factor: Any) -> optax.GradientTransformation:
     """Multiplies the updates of BatchNorm's biases, and so their learning rate."""
 
-    def is_norm_bias(path: tuple[Any, ...]) -> bool:
-        return path[-1].key == "bias" and "norm" in path[-2].key
-
-    def scale(updates: Any) -> Any:
+    def mask(params: Any) -> Any:
         return jax.tree_util.tree_map_with_path(
-            lambda path, update: factor * update if is_norm_bias(path) else update, updates
+            lambda path, _: path[-1].key == "bias" and "norm" in path[-2].key, params
         )
 
-    return optax.stateless(lambda updates, _: scale(updates))
+    return optax.masked(optax.scale(factor), mask)

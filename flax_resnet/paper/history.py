@@ -14,7 +14,7 @@ from flax_resnet.paper.data_note import DataNote, describe_data
 from flax_resnet.paper.plan import PlannedRun, load_run_config
 from flax_resnet.process.files import read_text
 from flax_resnet.runs.folder import DataInfo, RunFolder
-from flax_resnet.runs.metrics_log import Row, read_metrics
+from flax_resnet.runs.metrics_log import Row, read_epochs
 
 MACHINES_FILE = "machines.json"
 
@@ -98,7 +98,7 @@ def read_history(
       UserError: a file is corrupt.
     """
     files = RunFolder(folder / run.name)
-    rows = read_epochs(files.path)
+    rows = read_epochs(files)
     rows = [row for row in rows if until_epoch is None or row["epoch"] <= until_epoch]
     if not rows:
         return None
@@ -113,16 +113,6 @@ def read_history(
         recipe_epochs=recipe.num_epochs,
         machines=read_machines(files.path),
     )
-
-
-def read_epochs(path: Path) -> list[Row]:
-    """The epochs of a run's folder; [] if there are none.
-
-    Raises:
-      UserError: its metrics are corrupt.
-    """
-    file = RunFolder(path).metrics_file
-    return read_metrics(file) if file.exists() else []
 
 
 def _departures(recipe: ConfigDict, config: ConfigDict) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from flax_resnet.paper.figure1 import degradation_section
 from flax_resnet.paper.figure3 import imagenet_section
 from flax_resnet.paper.figure4 import architecture_section
 from flax_resnet.paper.figure5_6 import curves_section
-from flax_resnet.paper.history import Histories, read_epochs, read_histories, scope
+from flax_resnet.paper.history import Histories, read_histories, scope
 from flax_resnet.paper.optimizer_choice import optimizers_section
 from flax_resnet.paper.plan import PYTORCH_RUN, PlannedRun, planned_runs, seed_run
 from flax_resnet.paper.provenance import provenance_section
@@ -24,6 +24,8 @@ from flax_resnet.report.document import Paragraph, Picture, Section
 from flax_resnet.report.html import to_html
 from flax_resnet.report.markdown import FIGURES, to_markdown
 from flax_resnet.report.table import Table
+from flax_resnet.runs.folder import RunFolder
+from flax_resnet.runs.metrics_log import read_epochs
 
 TITLE = "Residual Network Design, reproduced"
 RUNS = "runs"  # folder of the runs, next to the report
@@ -72,7 +74,7 @@ def section_makers(
 ) -> dict[str, Callable[[], Section]]:
     """Name of each section -> the function that builds it; `folder` holds the runs."""
     own = folder / seed_run(0).name
-    pytorch = read_epochs(folder / PYTORCH_RUN)
+    pytorch = read_epochs(RunFolder(folder / PYTORCH_RUN))
     return {
         "figure1": lambda: degradation_section(histories),
         "figure3": imagenet_section,

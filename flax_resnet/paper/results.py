@@ -40,15 +40,17 @@ def results_section(
         )
     paper = read_reference(PAPER).rows
     blocks.append(_accuracy_table(done, paper[-1]))
+    confidence = None
     if calibration is not None and 0 in done and done[0].last["step"] == calibration[0]:
+        confidence = calibration[1]
         title = f"Confidence, seed 0, {done[0].data_note.label}"
         caption = "Test accuracy by confidence, and the share of the images"
-        figure = calibration_figure(calibration[1], title)
+        figure = calibration_figure(confidence, title)
         blocks.append(Picture("calibration", caption, figure))
     seed, first = next(iter(done.items()))
     blocks.append(Paragraph(overfitting_finding(f"Ours (seed {seed})", first.rows)))
-    if calibration is not None and 0 in done and done[0].last["step"] == calibration[0]:
-        blocks.append(Paragraph(f"Ours (seed 0): {calibration_finding(calibration[1])}"))
+    if confidence is not None:
+        blocks.append(Paragraph(f"Ours (seed 0): {calibration_finding(confidence)}"))
     blocks.append(Paragraph(overfitting_finding("The authors' log", paper)))
     epoch, rows = _common_epoch(done)
     train, test = (spread([row[f"{split}_accuracy"] for row in rows]) for split in SPLITS)

@@ -30,7 +30,7 @@ from flax_resnet.plots.style import (
 )
 from flax_resnet.process.errors import UserError
 from flax_resnet.runs.folder import RunFolder
-from flax_resnet.runs.metrics_log import Row, read_metrics
+from flax_resnet.runs.metrics_log import Row, read_epochs
 from flax_resnet.runs.reference_log import Reference, read_reference
 
 logger = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ def draw_run(run: RunFolder, reference_log: str | None) -> list[Path]:
     Raises:
       UserError: not a run, no epoch yet, a bad reference log, or a figure cannot be written.
     """
-    config, rows = run.config(), _read_epochs(run)
+    config, rows = run.config(), read_epochs(run)
     if not rows:
         raise _no_epoch(str(run.path))
     reference = None if reference_log is None else read_reference(reference_log)
@@ -119,7 +119,7 @@ def draw_comparison(runs: Sequence[RunFolder], output: Path) -> Path:
     datasets = {_dataset(run.config().dataset) for run in runs}
     drawn = {}
     for name, run in zip(names, runs, strict=True):
-        if rows := _read_epochs(run):
+        if rows := read_epochs(run):
             drawn[name] = rows
         else:
             logger.warning("%s has no epoch yet and is left out", run.path)
@@ -142,10 +142,6 @@ def check_format(output: Path) -> None:
         raise UserError(
             f"{output}: a figure's name must end in {', '.join(FORMATS)}", field=str(output)
         )
-
-
-def _read_epochs(run: RunFolder) -> list[Row]:
-    return read_metrics(run.metrics_file) if run.metrics_file.exists() else []
 
 
 def _no_epoch(paths: str) -> UserError:

@@ -172,6 +172,15 @@ def read_metrics(path: Path) -> list[Row]:
     return rows
 
 
+def read_epochs(run: RunFolder) -> list[Row]:
+    """The epochs of a run; [] if it has none yet.
+
+    Raises:
+      UserError: as read_metrics.
+    """
+    return read_metrics(run.metrics_file) if run.metrics_file.exists() else []
+
+
 def _corrupt(path: Path, number: int, problem: str) -> UserError:
     return UserError(
         f"{path}, line {number}: {problem}; remove the line", code="corrupt", field=str(path)

@@ -19,13 +19,13 @@ from flax_resnet.process.signals import StopRequest
 from flax_resnet.report.spread import Spread, spread
 from flax_resnet.report.table import Table
 from flax_resnet.runs.folder import RunFolder
-from flax_resnet.runs.metrics_log import Row, read_metrics
+from flax_resnet.runs.metrics_log import read_epochs
+from flax_resnet.search.race import TIE
 from flax_resnet.training.loop import train_and_evaluate
 
 logger = logging.getLogger(__name__)
 
 MOST_RUNS = 10_000
-TIE = 2.0  # standard errors of a difference that is a tie: about 95% confidence
 # What is told of a setting's runs, each after their last epoch; the first that is there ranks them.
 METRICS = {
     "val_accuracy": "validation",
@@ -74,6 +74,11 @@ class Result:
     values: Mapping[str, tuple[float, ...]]
     epochs: int
     seconds: float
+
+    @property
+    def name(self) -> str:
+        """The setting in words."""
+        return ", ".join(f"{field}={value}" for field, value in self.setting.items()) or "recipe"
 
     def spread(self, metric: str) -> Spread:
         """Mean and deviation of a metric over the seeds."""
@@ -152,7 +157,7 @@ def read_results(runs: Sequence[SweepRun], out: Path) -> list[Result]:
     """The results of the settings that have a run with an epoch, the best first."""
     results = []
     for _, group in itertools.groupby(runs, key=lambda run: run.setting):
-        found = [(run, rows) for run in group if (rows := _epochs(out / run.folder))]
+        found = [(run, rows) for run in group if (rows := read_epochs(RunFolder(out / run.folder)))]
         if not found:
             continue
         last = [rows[-1] for _, rows in found]
@@ -167,11 +172,6 @@ def read_results(runs: Sequence[SweepRun], out: Path) -> list[Result]:
             )
         )
     return sorted(results, key=lambda result: -result.spread(ranked_by(results)).mean)
-
-
-def _epochs(folder: Path) -> list[Row]:
-    file = RunFolder(folder).metrics_file
-    return read_metrics(file) if file.exists() else []
 
 
 def ranked_by(results: Sequence[Result]) -> str:
@@ -221,7 +221,7 @@ def format_results(results: Sequence[Result]) -> str:
         "Student's t.",
     ]
     if len(results) > 1:
-        verdicts = {_named(other): tied(results[0], other, metric) for other in results[1:]}
+        verdicts = {other.name: tied(results[0], other, metric) for other in results[1:]}
         same = [name for name, is_tied in verdicts.items() if is_tied]
         if None in verdicts.values():
             lines.append("With one seed each, no difference is more than chance: use --seeds.")
@@ -237,10 +237,6 @@ def format_results(results: Sequence[Result]) -> str:
                 "(--config.validation_split=5000)."
             )
     return "\n".join(lines)
-
-
-def _named(result: Result) -> str:
-    return ", ".join(f"{field}={value}" for field, value in result.setting.items()) or "recipe"
 
 
 def as_json(results: Sequence[Result]) -> list[dict[str, Any]]:

@@ -37,8 +37,7 @@ def draw_sweep(results: Sequence[Result], title: str, path: Path) -> None:
         axes.plot(
             [100 * found.mean], [place], "|", color=COLORS[1], markersize=16, markeredgewidth=2
         )
-        named = ", ".join(f"{field} {value}" for field, value in result.setting.items())
-        labels.append(short_name(named or "recipe", 48))
+        labels.append(short_name(result.name, 48))
     style_axes(axes, f"{METRICS[metric]} accuracy (%)", "")
     axes.set_yticks(range(len(results)), labels, fontsize=FONT - 1, parse_math=False)
     axes.set_ylim(len(results) - 0.5, -0.5)
