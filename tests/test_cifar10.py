@@ -42,17 +42,17 @@ def test_the_papers_mean_is_that_of_the_images():
     np.testing.assert_allclose(mean, config.mean, atol=0.002)
 
 
-def test_a_small_network_learns_in_an_epoch(tmp_path, one_device):
+def test_a_small_network_learns_in_three_epochs(tmp_path, one_device):
     config = load_config(
         ROOT / "configs/resnet20.py",
-        ["--config.train_images=3200", "--config.test_images=500", "--config.num_epochs=2",
+        ["--config.train_images=3200", "--config.test_images=500", "--config.num_epochs=3",
          "--config.optimizer=adam", "--config.weight_decay=0", "--config.learning_rate=0.01",
          "--config.design.stage_sizes=(1,1)", "--config.design.stage_channels=(8,16)",
          "--config.design.kernel_sizes=(3,3)", "--config.design.shortcut_kernels=(1,1)",
-         "--config.schedule=constant", "--config.batch_size=64"],
+         "--config.schedule=constant", "--config.batch_size=32", "--config.crop_padding=0"],
     )  # fmt: skip
     train_and_evaluate(config, tmp_path, devices=one_device)
     rows = read_metrics(tmp_path / "metrics.jsonl")
-    assert rows[-1]["step"] == 100
-    assert rows[-1]["train_accuracy"] > 0.3, rows  # chance is 0.1
+    assert rows[-1]["step"] == 300
+    assert rows[-1]["train_accuracy"] > 0.3, rows  # chance is 0.1; seeds differ by 0.01
     assert rows[-1]["train_loss"] < rows[0]["train_loss"]
