@@ -60,17 +60,22 @@ def cases(quick: bool) -> list[Case]:
             Case("torch", "channels_last", "float32", "tiny", 8),
         ]
     if jax.default_backend() == "cpu":
-        flax = [Case("flax", v, "float32", "revised", 128) for v in ("native", "winograd")]
-        torch = [
-            Case("torch", variant, dtype, "revised", 128)
-            for variant, dtype in (
-                ("eager", "float32"),
-                ("channels_last", "float32"),
-                ("channels_last compile", "float32"),
-                ("channels_last", "bfloat16"),
+        return [
+            Case(framework, variant, dtype, model, 128)
+            for model in ("revised", "resnet18", "resnet20", "resnet56")
+            for framework, variant, dtype in (
+                ("flax", "native", "float32"),
+                ("flax", "winograd", "float32"),
+                ("flax", "onednn", "float32"),
+                ("flax", "onednn+winograd", "float32"),
+                ("flax", "native", "bfloat16"),
+                ("flax", "onednn", "bfloat16"),
+                ("torch", "eager", "float32"),
+                ("torch", "channels_last", "float32"),
+                ("torch", "channels_last compile", "float32"),
+                ("torch", "channels_last", "bfloat16"),
             )
         ]
-        return flax + torch
     return [
         Case(framework, variant, dtype, "revised", batch_size)
         for batch_size in (128, 512, 1024, 2048)
@@ -217,7 +222,7 @@ def measure_group(group: Sequence[Case], num_steps: int, rounds: int, quick: boo
         case: statistics.median(s) for case, s in seconds.items() if case.framework == "torch"
     }
     best_torch = min(torch_medians, key=torch_medians.__getitem__, default=None)
-    eager = next((c for c in torch_medians if c.variant == "channels_last"), None)
+    alike = {c.dtype: c for c in torch_medians if c.variant == "channels_last"}
     rows = []
     for case in group:
         row: dict[str, Any] = dataclasses.asdict(case)
@@ -234,7 +239,10 @@ def measure_group(group: Sequence[Case], num_steps: int, rounds: int, quick: boo
             "tflop_per_second": flops / 1e12,
             "share_of_matrix_rate": flops / matrix_rate(case.dtype, quick),
         }
-        for name, other in (("over_channels_last", eager), ("over_best_torch", best_torch)):
+        for name, other in (
+            ("over_channels_last", alike.get(case.dtype)),
+            ("over_best_torch", best_torch),
+        ):
             row[name] = other and measure.median_ratio(seconds[other], seconds[case])
         rows.append(row | {"note": ""})
     return rows
@@ -244,7 +252,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Runs the benchmark; returns what it writes."""
     parser = measure.arguments("throughput", __doc__)
     parser.add_argument("--rounds", type=int, help="default: 7")
-    for field, kind in (("variant", str), ("dtype", str), ("batch_size", int)):
+    for field, kind in (("model", str), ("variant", str), ("dtype", str), ("batch_size", int)):
         flag = f"--{field.replace('_', '-')}"
         parser.add_argument(flag, type=kind, nargs="+", help="only these (default: all)")
     args = parser.parse_args(argv)
@@ -257,12 +265,13 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         for case in cases(args.quick)
         if all(
             getattr(args, field) is None or getattr(case, field) in getattr(args, field)
-            for field in ("variant", "dtype", "batch_size")
+            for field in ("model", "variant", "dtype", "batch_size")
         )
     ]
     for case in chosen:
-        # On a GPU in turns within a dtype and a batch size, as memory allows; on a CPU all.
-        groups.setdefault(None if on_cpu else (case.dtype, case.batch_size), []).append(case)
+        # In turns: on a CPU all ways to train a network, on a GPU those of a dtype and batch size.
+        key = case.model if on_cpu else (case.dtype, case.batch_size)
+        groups.setdefault(key, []).append(case)
     rows = []
     for group in groups.values():
         num_steps = 1 if on_cpu else max(1, 16384 // group[0].batch_size)

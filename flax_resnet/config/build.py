@@ -151,9 +151,11 @@ def _build_mix(config: ConfigDict) -> Mix | None:
     return cutmix(config.cutmix) if config.cutmix else None
 
 
-def build_eval_step(config: ConfigDict, num_classes: int, views: str = "none") -> EvalStep:
+def build_eval_step(
+    config: ConfigDict, num_classes: int, views: str = "none", convolve: Convolve = None
+) -> EvalStep:
     """The evaluation step; `views` are those of config.test_views."""
-    model = build_model(config, num_classes)
+    model = build_model(config, num_classes, convolve)
     predict = make_predict(model, make_normalize(config.mean, config.std))
     return make_eval_step(predict if views == "none" else predict_views(predict, views))
 

@@ -337,8 +337,8 @@ _SECTIONS: dict[str, tuple[Field, ...]] = {
     ),
     "Machine": (
         Field(
-            "conv", "auto", choice("auto", "native", "winograd"),
-            "convolutions: XLA's own, or winograd (fast on a CPU, slow to compile)",
+            "conv", "auto", choice("auto", "native", "winograd", "onednn", "onednn+winograd"),
+            "convolutions: XLA's own, or for a CPU oneDNN's, Winograd's (slow to compile) or both",
         ),
         Field("parallel", "jit", choice("jit", "pmap"), "how steps compile for all local devices"),
         Field(

@@ -12,6 +12,8 @@ from typing import Any
 import jax
 from jax import lax
 
+from flax_resnet.process.compile_cache import compile_program
+
 # Limits of a chunk: bytes of images, and steps. More would hide no more of the host's work, and
 # this much is trained in under a second on any accelerator, so that a stop is answered at once.
 CHUNK_BYTES = 32 << 20
@@ -94,7 +96,8 @@ class CompiledSteps:
     def compile_for(self, carry: Any, sums: Any, chunk: PlacedChunk) -> None:
         """Compiles for chunks like this one, unless that is done."""
         if self._key(chunk) not in self._compiled:
-            self._compiled[self._key(chunk)] = self.lower(carry, sums, chunk).compile()
+            lowered = self.lower(carry, sums, chunk)
+            self._compiled[self._key(chunk)] = compile_program(lowered)
 
     def lower(self, carry: Any, sums: Any, chunk: PlacedChunk) -> jax.stages.Lowered:
         """The program that takes such a chunk, before XLA compiles it."""

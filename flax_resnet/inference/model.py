@@ -14,11 +14,13 @@ from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 
 from flax_resnet.config.build import abstract_checkpoint, build_eval_step, build_model
+from flax_resnet.config.conv_choice import CONVOLVE, WITHOUT_WINOGRAD, choose_conv
 from flax_resnet.engine.dispatch import CompiledSteps
 from flax_resnet.engine.evaluate import Evaluation, Evaluator
 from flax_resnet.engine.mesh import DataParallel
 from flax_resnet.engine.state import TrainState
 from flax_resnet.engine.steps import make_normalize, make_predict
+from flax_resnet.process.compile_cache import compile_program
 from flax_resnet.process.errors import UserError
 from flax_resnet.runs.checkpoints import Checkpoints, Which
 from flax_resnet.runs.folder import DataInfo, RunFolder
@@ -35,12 +37,15 @@ class Model:
       data: what its run knows of its data.
       variables: {'params', 'batch_stats'}.
       step: steps it was trained for.
+      conv: what computed its run's convolutions on one CPU device, and does again, so that an
+        evaluation gives what the run's log has; None: chosen by the number of images.
     """
 
     config: ConfigDict
     data: DataInfo
     variables: Mapping[str, Any]
     step: int
+    conv: str | None = None
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -63,7 +68,8 @@ class Model:
           (3, 10)
         """
         self._check(images)
-        parts = [self._logits(self._placed_variables, batch) for batch in self._batches(images)]
+        conv = self._conv_for(len(images))
+        parts = [self._logits(batch, conv) for batch in self._batches(images)]
         none = np.zeros((0, len(self.class_names)), np.float32)
         return np.concatenate([none, *jax.device_get(parts)])[: len(images)]
 
@@ -119,7 +125,7 @@ class Model:
                 field="labels",
             )
         evaluator = Evaluator(
-            self._eval_steps(views),
+            self._eval_steps(views, self._conv_for(len(images))),
             self._parallel,
             images,
             labels.astype(np.int32),
@@ -160,22 +166,34 @@ class Model:
         return jax.device_put(self.variables, self._parallel.replicated)
 
     @functools.cached_property
-    def _compiled(self) -> dict[str, CompiledSteps]:
-        """The evaluation steps by their views."""
+    def _compiled(self) -> dict[tuple[str, ...], Any]:
+        """The programs by their views or batch size, and convolutions."""
         return {}
 
-    def _eval_steps(self, views: str) -> CompiledSteps:
-        if views not in self._compiled:
-            step = build_eval_step(self.config, len(self.class_names), views)
-            self._compiled[views] = self._parallel.compile_eval(step)
-        return self._compiled[views]
+    def _conv_for(self, num_images: int) -> str:
+        conv = self.conv
+        if conv is None or self._parallel.num_devices > 1:
+            # An evaluation is a third of a training step's work.
+            devices = self._parallel.devices
+            conv = choose_conv(self.config, self.image_shape, num_images // 3, devices)
+        return WITHOUT_WINOGRAD[conv]
 
-    @functools.cached_property
-    def _logits(self) -> Any:
-        """(variables, images [1, B, height, width, 3]) -> logits [B, classes], compiled."""
-        network = build_model(self.config, len(self.class_names))
-        predict = make_predict(network, make_normalize(self.config.mean, self.config.std))
-        return jax.jit(lambda variables, images: predict(variables, images[0]))
+    def _eval_steps(self, views: str, conv: str) -> CompiledSteps:
+        if (views, conv) not in self._compiled:
+            classes = len(self.class_names)
+            step = build_eval_step(self.config, classes, views, CONVOLVE[conv])
+            self._compiled[views, conv] = self._parallel.compile_eval(step)
+        return self._compiled[views, conv]
+
+    def _logits(self, images: jax.Array, conv: str) -> jax.Array:
+        """Logits [B, classes] of placed images [1, B, height, width, 3]."""
+        key = str(images.shape[1]), conv
+        if key not in self._compiled:
+            network = build_model(self.config, len(self.class_names), CONVOLVE[conv])
+            predict = make_predict(network, make_normalize(self.config.mean, self.config.std))
+            program = jax.jit(lambda variables, images: predict(variables, images[0]))
+            self._compiled[key] = compile_program(program.lower(self._placed_variables, images))
+        return self._compiled[key](self._placed_variables, images)
 
 
 def load(workdir: str | Path, checkpoint: Which = "last") -> Model:
@@ -215,7 +233,10 @@ def load_trained(
     with Checkpoints(run.checkpoints, keep_best=which == "best", read_only=True) as checkpoints:
         averages = {} if state.averages is None else {"averages": state.averages}
         found, step = checkpoints.restore_variables(averages or state.variables, sharding, which)
-    return Model(config, data, found["averages"] if averages else found, step)
+    arithmetic = run.arithmetic() if run.arithmetic_file.exists() else None
+    on_a_cpu = arithmetic is not None and (arithmetic.platform, arithmetic.devices) == ("cpu", 1)
+    conv = arithmetic.conv if arithmetic and on_a_cpu else None
+    return Model(config, data, found["averages"] if averages else found, step, conv)
 
 
 def start_from(state: TrainState, class_names: tuple[str, ...], trained: Model) -> TrainState:

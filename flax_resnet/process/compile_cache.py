@@ -2,6 +2,7 @@
 
 import grp
 import logging
+import math
 import os
 import pwd
 import stat
@@ -11,6 +12,7 @@ import jax
 
 logger = logging.getLogger(__name__)
 
+MIN_SECONDS = "jax_persistent_cache_min_compile_time_secs"
 MAX_BYTES = 4 << 30  # the least recently used programs beyond this go
 
 
@@ -40,7 +42,19 @@ def keep_compiled(cache_dir: Path) -> None:
     elif usable:
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_compilation_cache_max_size", MAX_BYTES)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+        jax.config.update(MIN_SECONDS, 0.1)
+
+
+def compile_program(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
+    """Compiles, and keeps what can be kept: XLA does not know how to store calls of oneDNN."""
+    if "__onednn$" not in lowered.as_text():
+        return lowered.compile()
+    before = getattr(jax.config, MIN_SECONDS)
+    jax.config.update(MIN_SECONDS, math.inf)
+    try:
+        return lowered.compile()
+    finally:
+        jax.config.update(MIN_SECONDS, before)
 
 
 def others_may_rename_in(folder: Path) -> bool:

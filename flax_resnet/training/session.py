@@ -19,7 +19,7 @@ from flax_resnet.config.build import (
     build_schedule,
     build_train_step,
 )
-from flax_resnet.config.conv_choice import CONVOLVE, choose_conv
+from flax_resnet.config.conv_choice import CONVOLVE, WITHOUT_WINOGRAD, choose_conv
 from flax_resnet.config.load import check_image_size
 from flax_resnet.data.batches import TrainBatches
 from flax_resnet.data.load import load_dataset
@@ -138,7 +138,7 @@ def open_session(
         batches=batches,
         steps_per_dispatch=batches.steps_per_chunk,
         train_steps=_train_steps(config, data, batches, parallel, arithmetic.conv),
-        evaluators=_evaluators(config, data, parallel, splits),
+        evaluators=_evaluators(config, data, parallel, splits, arithmetic.conv),
         schedule=schedule,
         checkpoints=checkpoints,
         metrics=MetricsLog(run, logged, epochs),
@@ -277,7 +277,7 @@ def _train_steps(
                 config,
                 len(data.class_names),
                 batches.steps_per_epoch,
-                CONVOLVE[conv if size == batches.sizes[0] else "native"],
+                CONVOLVE[conv if size == batches.sizes[0] else WITHOUT_WINOGRAD[conv]],
             )
         )
         for size in batches.sizes
@@ -289,12 +289,13 @@ def _evaluators(
     data: DataInfo,
     parallel: DataParallel,
     splits: dict[str, tuple[Any, Any]],
+    conv: str,
 ) -> dict[str, Evaluator]:
     """The evaluator of each split, around one compiled step; 'test_views' of the views, if any."""
 
     def evaluator(split: str, views: str = "none") -> Evaluator:
         if views not in compiled:
-            step = build_eval_step(config, len(data.class_names), views)
+            step = build_eval_step(config, len(data.class_names), views, convolve)
             compiled[views] = parallel.compile_eval(step)
         images, labels = splits[split]
         return Evaluator(
@@ -306,6 +307,7 @@ def _evaluators(
             config.steps_per_dispatch,
         )
 
+    convolve = CONVOLVE[WITHOUT_WINOGRAD[conv]]
     compiled: dict[str, CompiledSteps] = {}
     evaluators = {name: evaluator(name) for name in splits}
     if config.test_views != "none":

@@ -1,6 +1,7 @@
 import jax
 import pytest
 
+from flax_resnet.config import conv_choice
 from flax_resnet.config.conv_choice import choose_conv, winograd_work
 from flax_resnet.config.load import load_config
 from flax_resnet.models.designs import MODELS
@@ -20,17 +21,28 @@ def test_the_work_is_that_of_the_3x3_convolutions_of_stride_1():
 
 
 @pytest.mark.parametrize(
-    ("overrides", "images", "devices", "expected"),
+    ("overrides", "images", "devices", "speedup", "expected"),
     [
-        ((), 2_500_000, 1, "winograd"),
-        ((), 128, 1, "native"),  # it would not pay
-        (("dtype=bfloat16",), 2_500_000, 1, "native"),
-        ((), 2_500_000, 2, "native"),
-        (("conv=winograd",), 128, 2, "winograd"),
-        (("conv=native",), 2_500_000, 1, "native"),
+        ((), 2_500_000, 1, 0, "winograd"),
+        ((), 2_500_000, 1, 1.5, "onednn+winograd"),
+        ((), 2_500_000, 1, 0.9, "winograd"),
+        ((), 1_000, 1, 1.5, "onednn"),  # what takes long to compile would not pay
+        ((), 128, 1, None, "native"),  # nor would asking
+        (("dtype=bfloat16",), 2_500_000, 1, 1.5, "onednn"),
+        (("dtype=bfloat16",), 2_500_000, 1, 0, "native"),
+        ((), 2_500_000, 2, None, "native"),
+        (("conv=winograd",), 128, 2, None, "winograd"),
+        (("conv=native",), 2_500_000, 1, None, "native"),
     ],
 )
-def test_auto_takes_winograd_on_one_cpu_where_it_pays(overrides, images, devices, expected):
+def test_auto_takes_on_one_cpu_what_pays(
+    overrides, images, devices, speedup, expected, monkeypatch
+):
+    def answer(*_):
+        assert speedup is not None, "asked in vain"
+        return speedup
+
+    monkeypatch.setattr(conv_choice, "onednn_speedup", answer)
     chosen = choose_conv(config(*overrides), IMAGE, images, jax.devices()[:devices])
     assert chosen == expected
 

@@ -99,7 +99,7 @@ def signaled_start(
         for signum in storm:
             process.send_signal(signum)
             time.sleep(pause)
-        # In short waits: when the whole machine stands still for a while, that costs only one of them.
+        # In short waits: a while in which the whole machine stands still costs only one of them.
         code: int | None = None
         for _ in range(PATIENCE):
             with contextlib.suppress(subprocess.TimeoutExpired):

@@ -1,11 +1,17 @@
 """Convolutions that are fast on XLA's CPU backend, in place of the native ones.
 
-- 3x3, stride 1: Winograd's algorithm (winograd.py).
+`fastest`, where oneDNN can be called (probe.py):
+- 3x3, stride 1, float32, 64 channels or more: Winograd's algorithm (winograd.py), if asked for;
+- 1x1 in float32: one matrix product;
+- everything else: oneDNN (onednn.py).
+
+`without_onednn`:
+- 3x3, stride 1: Winograd's algorithm;
 - 3x3 otherwise: native forward and input gradient; the kernel's gradient, the native one's slowest
-  part, in chunks of the batch.
+  part, in chunks of the batch;
 - 1x1: one matrix product.
 
-Everything else stays native. The mathematics is the same, in float32 rounded otherwise (within
+What neither covers stays native. The mathematics is the same, in float32 rounded otherwise (within
 1e-4 of the native convolution, relative to the largest value).
 """
 
@@ -18,7 +24,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from flax_resnet.models.cpu import winograd
+from flax_resnet.models.cpu import onednn, winograd
 from flax_resnet.models.cpu.fence import materialize
 
 # Below this, there is too little work in a pixel for matrix products to pay (the stem has 3).
@@ -26,42 +32,101 @@ MIN_CHANNELS = 16
 # Pixels of output whose products are formed at a time. Of 256 to 8192, 1024 was the fastest or
 # within 5% of it for each stride-2 convolution of the revised network (2 cores, batch 128).
 CHUNK_PIXELS = 1024
+# On 2 cores of an AMD EPYC (Zen 5), a batch of 128: with 64 channels of 32x32 pixels three times as
+# fast as oneDNN, with 32 or 64 channels of 16x16 or 8x8 a tenth, with 16 of 32x32 slower.
+MIN_WINOGRAD_CHANNELS = 64
+MAX_PADDED_AREA = 1.4  # of images padded to whole tiles, over their own: 7x7 pays, 3x3 does not
 
 
-def conv_general_dilated(
+def without_onednn(
     lhs: Float[Array, "batch height width channels"],
     rhs: Float[Array, "kernel kernel channels features"],
     window_strides: Sequence[int],
     padding: Any,
     lhs_dilation: Sequence[int] | None = None,
     rhs_dilation: Sequence[int] | None = None,
-    dimension_numbers: Any = None,
-    feature_group_count: int = 1,
-    precision: Any = None,
+    **others: Any,
 ) -> Float[Array, "batch new_height new_width features"]:
     """What flax.linen.Conv calls, with jax.lax.conv_general_dilated's arguments (NHWC, HWIO)."""
-    strides = tuple(window_strides)
-    size = rhs.shape[0]
-    side = ((size // 2,) * 2,) * 2
-    plain = (
-        rhs.shape[0] == rhs.shape[1]
-        and strides[0] == strides[1]
-        and tuple(map(tuple, padding)) == side
-        and feature_group_count == 1
-        and all(d == 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ())))
-    )
-    if plain and lhs.shape[-1] >= MIN_CHANNELS:
+    size, strides = rhs.shape[0], window_strides[0]
+    half = ((size // 2,) * 2,) * 2
+    plain = _is_plain(lhs, rhs, window_strides, lhs_dilation, rhs_dilation)
+    if plain and tuple(map(tuple, padding)) == half and lhs.shape[-1] >= MIN_CHANNELS:
         if size == 1:
-            return _conv1x1(lhs[:, :: strides[0], :: strides[0]], rhs)
-        if size == 3 and uses_winograd(lhs.shape, strides[0]):
+            return _conv1x1(lhs[:, ::strides, ::strides], rhs)
+        if size == 3 and uses_winograd(lhs.shape, strides):
             return winograd.conv3x3(lhs, rhs)
         if size == 3:
-            return _conv3x3(lhs, rhs, strides[0])
+            return _conv3x3(lhs, rhs, strides)
     return lax.conv_general_dilated(
-        lhs, rhs, strides, padding, lhs_dilation, rhs_dilation,
-        dimension_numbers=dimension_numbers, feature_group_count=feature_group_count,
-        precision=precision,
-    )  # fmt: skip
+        lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, **others
+    )
+
+
+def fastest(
+    lhs: Float[Array, "batch height width channels"],
+    rhs: Float[Array, "kernel kernel channels features"],
+    window_strides: Sequence[int],
+    padding: Any,
+    lhs_dilation: Sequence[int] | None = None,
+    rhs_dilation: Sequence[int] | None = None,
+    *,
+    with_winograd: bool = False,
+    **others: Any,
+) -> Float[Array, "batch new_height new_width features"]:
+    """As `without_onednn`; `with_winograd` takes about 2 s longer to compile a convolution."""
+    size, strides, pads = rhs.shape[0], window_strides[0], {pad for pads in padding for pad in pads}
+    plain = (
+        _is_plain(lhs, rhs, window_strides, lhs_dilation, rhs_dilation)
+        and len(pads) == 1
+        and 0 <= min(pads) < size
+        and (size == 1 or lhs.shape[1] % strides == lhs.shape[2] % strides == 0)
+        and lhs.dtype in (jnp.float32, jnp.bfloat16)
+    )
+    if not plain:
+        return lax.conv_general_dilated(
+            lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, **others
+        )
+    if size == 1:
+        x = lhs[:, ::strides, ::strides]
+        return _conv1x1(x, rhs) if x.dtype == jnp.float32 else onednn.conv(x, rhs, 1, 0)
+    padding = min(pads)
+    if with_winograd and padding == 1 and gains_by_winograd(lhs, rhs, strides):
+        return winograd.conv3x3_of_any_size(lhs, rhs)
+    return onednn.conv(lhs, rhs, strides, padding)
+
+
+def gains_by_winograd(lhs: jax.Array, rhs: jax.Array, strides: int) -> bool:
+    """Whether winograd.py is faster than oneDNN for these images and this kernel.
+
+    In bfloat16 its transforms would lose too many digits. With few channels they cost more than
+    the products they save, and so they do where much of a tile lies outside the images.
+    """
+    _, height, width, channels = lhs.shape
+    tiles = -(-height // winograd.TILE) * -(-width // winograd.TILE)
+    return (
+        lhs.dtype == jnp.float32
+        and rhs.shape[:2] == (3, 3)
+        and strides == 1
+        and min(channels, rhs.shape[3]) >= MIN_WINOGRAD_CHANNELS
+        and tiles * winograd.TILE**2 <= MAX_PADDED_AREA * height * width
+    )
+
+
+def _is_plain(
+    lhs: jax.Array,
+    rhs: jax.Array,
+    strides: Sequence[int],
+    lhs_dilation: Sequence[int] | None,
+    rhs_dilation: Sequence[int] | None,
+) -> bool:
+    """A square kernel with equal strides, all its channels in one group, nothing dilated."""
+    return (
+        rhs.shape[0] == rhs.shape[1]
+        and strides[0] == strides[1]
+        and lhs.shape[3] == rhs.shape[2]
+        and all(d == 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ())))
+    )
 
 
 def uses_winograd(shape: Sequence[int], strides: int) -> bool:

@@ -63,6 +63,18 @@ A_T = np.array(
 Grid = list[list[jax.Array]]
 
 
+def conv3x3_of_any_size(
+    x: Float[Array, "batch height width channels"], kernel: Float[Array, "3 3 channels features"]
+) -> Float[Array, "batch height width features"]:
+    """`conv3x3` of images that are padded with zeros to whole tiles, and cut again."""
+    _, height, width, _ = x.shape
+    below, beside = -height % TILE, -width % TILE
+    if not below and not beside:
+        return conv3x3(x, kernel)
+    padded = jnp.pad(x, ((0, 0), (0, below), (0, beside), (0, 0)))
+    return conv3x3(padded, kernel)[:, :height, :width]
+
+
 @jax.custom_vjp
 def conv3x3(
     x: Float[Array, "batch height width channels"], kernel: Float[Array, "3 3 channels features"]
