@@ -19,7 +19,8 @@ COMMANDS = {
     "predict": "classify image files",
     "plot": "plot a run's curves, or compare several runs",
     "paper": "train what the paper's figures, tables and claims need, and report",
-    "export": "write a run's weights to a safetensors file",
+    "export": "write a run's weights, or its network as a program, for other programs",
+    "import": "make a run's folder of a PyTorch file's weights",
 }
 
 

@@ -42,3 +42,12 @@ def test_all_runs_each():
     from benchmarks import all as every
 
     assert set(every.NAMES) == set(COLUMNS)
+
+
+def test_formats_agree_on_a_run(tiny_run, tmp_path, capsys):
+    from benchmarks import formats
+
+    result = formats.main(["--quick", "--workdir", str(tiny_run), "--output", str(tmp_path)])
+    assert {"safetensors", "stablehlo"} < {row["format"] for row in result["rows"]}
+    for row in result["rows"]:
+        assert row["other_top_1"] == 0 and row["largest_difference"] < 1e-5

@@ -15,6 +15,7 @@ ROOMS = [
     "config",
     "runs",
     "inference",
+    "formats",
     "plots",
     "training",
     "search",

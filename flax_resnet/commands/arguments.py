@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
         "evaluate": _add_evaluate,
         "predict": _add_predict,
         "export": _add_export,
+        "import": _add_import,
     }.get(command)
     if declare is None:
         declare = importlib.import_module(f"flax_resnet.commands.{command}").add_arguments
@@ -90,8 +91,35 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
-    parser.add_argument("--format", choices=("safetensors",), default="safetensors")
+    parser.add_argument(
+        "--format",
+        choices=("safetensors", "torch", "stablehlo", "onnx"),
+        default="safetensors",
+        help="weights under this program's names or under PyTorch's (.safetensors, .pt or .pth), "
+        "or a program that needs this package no more (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--program",
+        choices=("paper", "kuangliu", "torchvision", "timm"),  # of formats/torch_names.py
+        help="for torch: whose names (default: by the stem, torchvision's or the paper's)",
+    )
     parser.add_argument("--output", required=True, metavar="FILE")
+
+
+def _add_import(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help="a .safetensors, .pt or .pth file")
+    parser.add_argument("--format", choices=("torch",), default="torch")
+    parser.add_argument("--config", required=True, metavar="NAME|FILE", help="names the network")
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="folder to make")
+    parser.add_argument(
+        "--class-names",
+        metavar="FILE",
+        help="text, a class a line, in place of the config's data set, which then is not read",
+    )
+    parser.add_argument(
+        "--image-size", type=positive, metavar="N", help="with --class-names: side in pixels"
+    )
+    parser.set_defaults(overrides=[])
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:

@@ -30,7 +30,11 @@ def load_test_images(
         archive=config.archive,
         image_size=config.image_size,
     )
-    if dataset.digest != model.data.digest:
+    known = dataset.digest == model.data.digest
+    if not model.data.digest:  # imported weights
+        classes = len(model.class_names)
+        known = (dataset.num_classes, dataset.image_shape) == (classes, model.image_shape)
+    if not known:
         raise UserError(
             f"{dataset.source} does not hold the images that {workdir} was trained on",
             code="conflict",

@@ -29,7 +29,7 @@ class DataInfo:
       class_names: names of the labels, in their order.
       image_shape: (height, width, channels).
       train_images, test_images, val_images: numbers of images.
-      digest: of the content of the whole data set.
+      digest: of the content of the whole data set; empty: not known, for imported weights.
       source: where it came from, for people.
     """
 
@@ -65,6 +65,7 @@ class RunFolder:
         self.config_file = self.path / "config.json"
         self.data_file = self.path / "dataset.json"
         self.arithmetic_file = self.path / "arithmetic.json"
+        self.imported_file = self.path / "imported.json"
         self.metrics_file = self.path / "metrics.jsonl"
         self.summary_file = self.path / "summary.txt"
         self.checkpoints = self.path / "checkpoints"
@@ -124,8 +125,16 @@ class RunFolder:
         """Checks that a run which has checkpoints may resume under `config`.
 
         Raises:
-          UserError: naming the field that differs with its old and new value.
+          UserError: naming the field that differs with its old and new value; or the run's
+            weights were imported.
         """
+        if self.imported_file.exists():
+            raise UserError(
+                f"{self.path} holds imported weights: train from them in another folder "
+                f"(--config.init_from={self.path} --workdir OTHER)",
+                code="conflict",
+                field="--workdir",
+            )
         if not self.config_file.exists():
             raise UserError(
                 f"{self.path} has checkpoints but no config.json: choose another --workdir",
@@ -154,6 +163,12 @@ class RunFolder:
         write_text(self.config_file, configs.to_json(config))
         for path, info in ((self.data_file, data), (self.arithmetic_file, arithmetic)):
             write_text(path, json.dumps(dataclasses.asdict(info), indent=2) + "\n")
+
+    def claim_imported(self, config: ConfigDict, data: DataInfo, origin: dict[str, str]) -> None:
+        """Records what imported weights are, and what file they come from."""
+        write_text(self.data_file, json.dumps(dataclasses.asdict(data), indent=2) + "\n")
+        write_text(self.imported_file, json.dumps(origin, indent=2) + "\n")
+        write_text(self.config_file, configs.to_json(config))
 
     def check_data(self, info: DataInfo) -> None:
         """Checks that the images are those that the run was started with.

@@ -16,9 +16,11 @@ from tests.conftest import ROOT
         ("configs", 20, 60),
         ("images", 40, 60),
         ("data", 40, 60),
+        ("weights", 120, 60),
         pytest.param("configs", 60, 25, marks=pytest.mark.stress),
         pytest.param("images", 300, 10, marks=pytest.mark.stress),
         pytest.param("data", 150, 15, marks=pytest.mark.stress),
+        pytest.param("weights", 1000, 60, marks=pytest.mark.stress),
     ],
 )
 def test_bad_input_never_crashes(name, count, seconds, tmp_path):
@@ -32,7 +34,7 @@ def test_bad_input_never_crashes(name, count, seconds, tmp_path):
     assert result["machine"]["cores"] >= 1
 
 
-@pytest.mark.parametrize("name", ["configs", "images", "data"])
+@pytest.mark.parametrize("name", ["configs", "images", "data", "weights"])
 def test_a_case_that_fails_is_reported_with_its_seed(name, tmp_path, capsys, monkeypatch):
     stress = importlib.import_module(f"tests.stress.{name}")
     if name == "configs":
@@ -42,6 +44,10 @@ def test_a_case_that_fails_is_reported_with_its_seed(name, tmp_path, capsys, mon
         monkeypatch.setattr(stress, "read_npz", lambda *args: args[0].read_bytes().decode())
         monkeypatch.setitem(stress.KINDS, "npz", (1.0, stress.NpzMended))
         arguments = ["--count", "5", "--kinds", "npz"]
+    elif name == "weights":
+        monkeypatch.setattr(stress, "from_torch", lambda *args: subprocess.run(["true"]) and 1 / 0)
+        monkeypatch.setattr(stress, "mutate", lambda content, random: content)
+        arguments = ["--count", "4"]
     else:
         monkeypatch.setattr(stress, "read_files", None)  # the process dies at once
         arguments = ["--count", "1"]
