@@ -16,7 +16,7 @@ COMMANDS = {
     "design": "list the ResNets within a parameter budget, or race them",
     "sweep": "train a recipe with several seeds and values, and compare them",
     "evaluate": "measure a run on its test images",
-    "predict": "classify image files",
+    "predict": "classify images: files, folders, arrays",
     "plot": "plot a run's curves, or compare several runs",
     "paper": "train what the paper's figures, tables and claims need, and report",
     "export": "write a run's weights, or its network as a program, for other programs",

@@ -84,9 +84,24 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
 
 def _add_predict(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files of any size")
+    parser.add_argument(
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="image files of any size, folders, patterns ('a/*.png'), .npz or .pkl files of many; "
+        "-: names from the standard input",
+    )
     parser.add_argument("--top", type=positive, default=5, metavar="N", help="default: %(default)s")
-    parser.add_argument("--json", action="store_true", help="one JSON object per file and line")
+    parser.add_argument(
+        "--format",
+        choices=("text", "json", "csv", "kaggle"),
+        default="text",
+        help="json: an object a line; kaggle: ID,Labels (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--json", dest="format", action="store_const", const="json", help="as --format json"
+    )
+    parser.add_argument("--output", metavar="FILE", help="a file in place of stdout")
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:

@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt8
 
 from flax_resnet.data.cache import Identity, file_state
 from flax_resnet.data.dataset import Dataset, make_dataset
@@ -62,6 +63,30 @@ def read_npz(path: Path, image_size: int | None) -> Dataset:
         source=f"{path.name} (npz, {path.absolute()})",
         fields=_FIELDS,
     )
+
+
+def read_npz_images(path: Path) -> UInt8[np.ndarray, "num height width 3"]:
+    """The images of a .npz file: its `images` or `x_test`, or the one array that it holds.
+
+    Raises:
+        UserError: the file is corrupt, there is no such array, or it holds no images.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            found = [name for name in ("images", "x_test") if name in members]
+            if not found and len(members) != 1:
+                raise _unreadable(str(path), "has neither images nor x_test")
+            name = (found or list(members))[0]
+            where = f"{path}: {name}"
+            _check_member(archive, members[name], where)
+            check_bytes(where, 4 * members[name].file_size)
+            array = _read_field(archive, members[name], where)
+    except UserError:
+        raise
+    except Exception as error:
+        raise _unreadable(str(path), f"is not a readable .npz file ({reason(error)})") from error
+    return three_channels(array, where)
 
 
 def _class_names(names: np.ndarray | None, where: str) -> tuple[str, ...] | None:
