@@ -178,7 +178,9 @@ def test_classes_may_come_from_a_file(imported, tmp_path, capsys):
     assert main([*command, *more, "--image-size", "32"]) == 0
     assert load(tmp_path / "run").class_names[9] == "nine"
     names.write_text("cat\ndog\n")
-    assert main([*import_command(imported.parent / "ckpt.pth", tmp_path / "b"), *more]) == 2
+    command = import_command(imported.parent / "ckpt.pth", tmp_path / "b")
+    assert main([*command, *more, "--image-size", "32"]) == 2
+    assert "has 10 classes" in capsys.readouterr().err
 
 
 def test_a_head_after_a_partial_pool_is_permuted(tmp_path):

@@ -114,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder) / "whole.pt"
         write_torch_archive(whole, state)
-        assert read(whole, expected, pooled) == ("read", None)  # and imports what it needs
+        read(whole, expected, pooled)  # imports what it needs
         for codec in ("unicode_escape", "raw_unicode_escape", "latin-1"):
             codecs.lookup(codec)  # of text in old pickles, which Python imports when first used
         contents = {".pt": whole.read_bytes(), ".safetensors": save(state)}
