@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -57,7 +57,7 @@ def _answers(model: Model, inputs: list[Input], show_bar: bool) -> Iterator[Answ
 
 
 @contextlib.contextmanager
-def _output(name: str | None) -> Iterator[TextIO]:
+def _output(name: str | None) -> Iterator[Any]:
     if name is None:
         yield sys.stdout
         return
@@ -68,7 +68,7 @@ def _output(name: str | None) -> Iterator[TextIO]:
 class TextWriter:
     """A heading for each image, and a class a line."""
 
-    def __init__(self, file: TextIO, class_names: tuple[str, ...], top: int) -> None:
+    def __init__(self, file: Any, class_names: tuple[str, ...], top: int) -> None:
         self.file, self.class_names, self.top = file, class_names, top
 
     def best(self, scores: np.ndarray) -> list[tuple[str, float]]:
@@ -104,7 +104,7 @@ class JsonWriter(TextWriter):
 class CsvWriter(TextWriter):
     """A row for each image: its name, then classes and probabilities in turn."""
 
-    def __init__(self, file: TextIO, class_names: tuple[str, ...], top: int) -> None:
+    def __init__(self, file: Any, class_names: tuple[str, ...], top: int) -> None:
         super().__init__(file, class_names, top)
         self.rows = csv.writer(file, lineterminator="\n")
         self.rows.writerow(self.header())

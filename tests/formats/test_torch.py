@@ -96,8 +96,9 @@ def test_there_and_back_is_exact(program, make, name, overrides, classes, side, 
     normalized = make_normalize(config.mean, config.std)(jnp.asarray(images))
     ours = np.asarray(build_model(config, classes).apply(variables, normalized))
     theirs = programs.logits(network, images, config.mean, config.std)
-    assert np.abs(theirs).max() > 0.1
-    np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    largest = np.abs(theirs).max()  # random statistics let it grow with depth
+    assert largest > 0.1
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4 * max(1, largest))
 
 
 @pytest.fixture(scope="module")
