@@ -54,8 +54,22 @@ def build_schedule(config: ConfigDict, steps_per_epoch: int) -> optax.Schedule:
     Raises:
       UserError: the run has more steps than an int32 counts.
     """
-    shape, peak = _build_shape(config, steps_per_epoch), np.float32(config.learning_rate)
+    shape, peak = _build_shape(config, steps_per_epoch), np.float32(peak_learning_rate(config))
     return lambda step: peak * shape(step)  # as the training step computes it
+
+
+def peak_learning_rate(config: ConfigDict) -> float:
+    """The learning rate, scaled to the batch where the config asks for it.
+
+    Linear: Goyal et al. 2017 (arXiv 1706.02677), section 2.1. Square root: Krizhevsky 2014
+    (arXiv 1404.5997), section 3, which keeps the variance of an update; the usual one for Adam.
+    """
+    if config.learning_rate_scaling == "none":
+        return config.learning_rate
+    ratio = config.batch_size / config.tuned_batch_size
+    return config.learning_rate * (
+        ratio if config.learning_rate_scaling == "linear" else ratio**0.5
+    )
 
 
 def _build_shape(config: ConfigDict, steps_per_epoch: int) -> optax.Schedule:
@@ -92,7 +106,8 @@ _OFF = {
 
 def build_hparams(config: ConfigDict) -> dict[str, float]:
     """The hyperparameters that the training step takes as arguments."""
-    hparams = {name: config[name] for name in ("learning_rate", "momentum", "epsilon")}
+    hparams = {"learning_rate": peak_learning_rate(config)}
+    hparams |= {name: config[name] for name in ("momentum", "epsilon")}
     for name, off in _OFF.items():
         if config[name] != off:
             hparams[name] = config[name]

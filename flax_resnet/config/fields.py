@@ -258,6 +258,15 @@ _SECTIONS: dict[str, tuple[Field, ...]] = {
         Field("seed", 0, integer(0, 2**32 - 1), "of weights, data order and augmentation"),
         Field("optimizer", "adam", choice(*OPTIMIZERS), "update rule"),
         Field("learning_rate", 1e-3, number(1e-12, 1000.0), "the schedule's peak"),
+        Field(
+            "learning_rate_scaling", "none", choice("none", "linear", "sqrt"),
+            "multiplies it by batch_size / tuned_batch_size, or by the square root of that",
+            since=3,
+        ),
+        Field(
+            "tuned_batch_size", None, optional(integer(1, _MOST)),
+            "batch that the recipe was tuned for; None: that of the config file", since=3,
+        ),
         Field("schedule", "constant", choice(*SCHEDULES), "learning rate over the run"),
         Field(
             "warmup_epochs", 0.0, number(0.0, 1e6),

@@ -43,6 +43,8 @@ _NAMED_HERE = {
     r"clip": "clip_norm",
     r"accum": "micro_batches",
     r"(^|_)tta(_|$)": "test_views",
+    r"lr_scal|scale_lr": "learning_rate_scaling",
+    r"sync_?bn|sync_?batch": "batch_norm",
 }
 
 
@@ -104,6 +106,7 @@ def load_config(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Conf
         raise _file_error(path, f"raised {type(error).__name__}: {reason(error)}") from error
     if not isinstance(config, ConfigDict):
         raise _file_error(path, f"must return a ConfigDict, not {_shown(config)}")
+    tuned = config.get("batch_size")
     for name, value in changes.items():
         *groups, last = name.split(".")
         try:
@@ -113,7 +116,15 @@ def load_config(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Conf
             part[last] = value
         except Exception as error:  # no such field in the user's ConfigDict, or of another type
             raise _field_error(name, f"cannot be set in {path}: {reason(error)}") from error
+    _note_tuned_batch_size(config, tuned)
     return validate(config)
+
+
+def _note_tuned_batch_size(config: ConfigDict, tuned: Any) -> None:
+    """Where the learning rate is scaled, from the batch of the file unless another is named."""
+    if config.get("learning_rate_scaling", "none") != "none" and "tuned_batch_size" in config:
+        if config.tuned_batch_size is None:
+            config.tuned_batch_size = tuned
 
 
 class _Loader(SourceFileLoader):
@@ -363,6 +374,15 @@ def _validate_together(config: ConfigDict) -> None:
         raise _field_error(
             "step_boundaries", f"is {_shown(config.step_boundaries)}: it must be increasing"
         )
+    if config.learning_rate_scaling != "none" and config.tuned_batch_size is None:
+        raise _field_error(
+            "tuned_batch_size",
+            f"is needed for learning_rate_scaling={config.learning_rate_scaling}: "
+            "set the batch that the learning rate was tuned for",
+            "missing",
+        )
+    if config.batch_norm == "group" and config.parallel == "pmap":
+        raise _field_error("batch_norm", "is group, which needs config.parallel=jit", "conflict")
     if config.mixup and config.cutmix:
         raise _field_error("cutmix", "and mixup are both on: set one of them to 0", "conflict")
     if config.archive is not None and config.dataset != "cifar10":

@@ -12,15 +12,20 @@ import pytest
 
 from flax_resnet.config.build import (
     abstract_checkpoint,
+    build_hparams,
     build_model,
     build_optimizer,
+    build_schedule,
     build_train_step,
+    peak_learning_rate,
 )
+from flax_resnet.config.load import load_config, validate
 from flax_resnet.engine.mesh import DataParallel
 from flax_resnet.engine.state import MetricSums, TrainState, init_state
 from flax_resnet.engine.steps import make_normalize, make_train_step
 from flax_resnet.optim.groups import decay_mask
 from flax_resnet.optim.optimizers import OPTIMIZERS
+from flax_resnet.process.errors import UserError
 from tests.conftest import tiny_config
 
 STEPS_PER_EPOCH = 7  # of tiny_config, which has 2 epochs
@@ -116,3 +121,24 @@ def test_another_number_needs_no_other_program():
     first = program(0, **numbers)
     assert first == program(1, **{name: 2 * value for name, value in numbers.items()})
     assert first != program(0, **numbers, warmup_epochs=1.0)
+
+
+@pytest.mark.parametrize(("scaling", "factor"), [("none", 1.0), ("linear", 4.0), ("sqrt", 2.0)])
+def test_the_learning_rate_follows_the_batch(scaling, factor):
+    config = tiny_config(
+        batch_size=64, tuned_batch_size=16, learning_rate=0.25, learning_rate_scaling=scaling
+    )
+    assert peak_learning_rate(config) == 0.25 * factor
+    assert build_schedule(config, STEPS_PER_EPOCH)(0) == np.float32(0.25 * factor)
+    assert build_hparams(config)["learning_rate"] == 0.25 * factor
+
+
+def test_the_batch_that_a_recipe_was_tuned_for_is_that_of_its_file():
+    overrides = ["--config.batch_size=512", "--config.learning_rate_scaling=linear"]
+    config = load_config("imagenet_resnet50", overrides)
+    assert (config.tuned_batch_size, peak_learning_rate(config)) == (256, 0.2)
+    assert load_config("imagenet_resnet50", overrides[:1]).tuned_batch_size is None
+    with pytest.raises(UserError) as refused:
+        config.tuned_batch_size = None
+        validate(config)
+    assert refused.value.field == "config.tuned_batch_size"
