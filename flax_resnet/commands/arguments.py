@@ -61,6 +61,14 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--workdir", metavar="DIR", help="default: runs/<config name>")
     parser.add_argument("--profile", metavar="DIR", help="write a trace of a few steps there")
+    together = parser.add_argument_group(
+        "several processes",
+        "one command each, on one host or several; --config.distributed=auto finds these itself "
+        "under SLURM, Open MPI, Kubernetes and on Cloud TPU",
+    )
+    together.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens")
+    together.add_argument("--num-processes", type=positive, metavar="N", help="how many there are")
+    together.add_argument("--process-id", type=int, metavar="I", help="which this is, from 0")
     parser.set_defaults(overrides=[])
 
 

@@ -180,8 +180,12 @@ _SECTIONS: dict[str, tuple[Field, ...]] = {
             "refuse a network of more parameters; None: any", since=3, free=True,
         ),
         Field(
-            "batch_norm", "global", choice("global", "device"),
-            "BatchNorm statistics over the whole batch or per device",
+            "batch_norm", "global", choice("global", "device", "group"),
+            "BatchNorm statistics over the whole batch, per device, or per group of devices",
+        ),
+        Field(
+            "batch_norm_devices", 8, integer(1, _MOST),
+            "for batch_norm=group: devices in a group", since=3,
         ),
         Field(
             "init_from", None, optional(text()),
@@ -349,7 +353,12 @@ _SECTIONS: dict[str, tuple[Field, ...]] = {
             "conv", "auto", choice("auto", "native", "winograd", "onednn", "onednn+winograd"),
             "convolutions: XLA's own, or for a CPU oneDNN's, Winograd's (slow to compile) or both",
         ),
-        Field("parallel", "jit", choice("jit", "pmap"), "how steps compile for all local devices"),
+        Field("parallel", "jit", choice("jit", "pmap"), "how steps compile for several devices"),
+        Field(
+            "distributed", "off", choice("off", "auto"),
+            "auto: one of several processes, found by SLURM, Open MPI, Kubernetes or Cloud TPU",
+            since=3, free=True,
+        ),
         Field(
             "deterministic", False, flag(),
             "the same bits in every run on a GPU too, at a cost in speed",

@@ -34,10 +34,11 @@ class EpochPlan:
 
 @dataclasses.dataclass(frozen=True)
 class Chunk:
-    """Images and labels of one dispatch."""
+    """Images and labels of one dispatch: this process's rows of batches of `batch_size`."""
 
-    images: UInt8[np.ndarray, "steps batch height width channels"]
-    labels: Int32[np.ndarray, "steps batch"]
+    images: UInt8[np.ndarray, "steps rows height width channels"]
+    labels: Int32[np.ndarray, "steps rows"]
+    batch_size: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +67,9 @@ class TrainBatches:
         transforms: Sequence[Transform],
         drop_last: bool,
         steps_per_chunk: int = 1,
+        rows: Callable[[int], slice] = lambda size: slice(0, size),
     ) -> None:
+        """Takes the whole set, and which rows of a batch, by its size, this process is to make."""
         if not drop_last:
             batch_size = min(batch_size, len(labels))
         self._labels = labels
@@ -74,6 +77,7 @@ class TrainBatches:
         self._full_steps, rest = divmod(len(labels), batch_size)
         self._last_size = 0 if drop_last else rest
         self.steps_per_chunk = steps_per_chunk
+        self._rows = rows
         self._seed = seed
         self._transforms = tuple(transforms)
         self._table = ImageTable(images, transforms)
@@ -121,11 +125,19 @@ class TrainBatches:
     def chunk(self, plan: EpochPlan, start: int, stop: int) -> Chunk:
         """Steps start to stop - 1, all of one batch size, of the epoch that `plan` describes."""
         first, last = self.images_before(start), self.images_before(stop)
-        index = plan.index[first:last]
-        images = self._table.batch(index, [draws[first:last] for draws in plan.draws])
-        labels = self._labels[index]
         steps = stop - start
-        return Chunk(images.reshape(steps, -1, *images.shape[1:]), labels.reshape(steps, -1))
+        size = (last - first) // steps
+        rows = self._rows(size)
+
+        def mine(array: np.ndarray) -> np.ndarray:
+            batches = array[first:last].reshape(steps, size, *array.shape[1:])[:, rows]
+            return batches.reshape(-1, *array.shape[1:])
+
+        index = mine(plan.index)
+        images = self._table.batch(index, [mine(draws) for draws in plan.draws])
+        labels = self._labels[index]
+        shape = steps, rows.stop - rows.start
+        return Chunk(images.reshape(*shape, *images.shape[1:]), labels.reshape(shape), size)
 
 
 def eval_chunks(

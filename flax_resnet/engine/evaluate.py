@@ -101,7 +101,8 @@ class Evaluator:
         return [] if self._only_chunk is None else [self._only_chunk]
 
     def _chunks(self) -> Iterator[PlacedChunk]:
-        for chunk in eval_chunks(
-            self._images, self._labels, self._batch_size, self._steps_per_dispatch
-        ):
-            yield self._parallel.place(chunk.images, chunk.labels, chunk.mask)
+        size = self._batch_size
+        rows = self._parallel.rows(size)
+        for chunk in eval_chunks(self._images, self._labels, size, self._steps_per_dispatch):
+            mine = (array[:, rows] for array in (chunk.images, chunk.labels, chunk.mask))
+            yield self._parallel.place(*mine, batch_size=size)

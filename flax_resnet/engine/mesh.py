@@ -1,7 +1,8 @@
-"""Data parallelism over all local devices: where arrays lie, and the one jit of each step.
+"""Data parallelism over devices: where arrays lie, and the one jit of each step.
 
 State is replicated, a batch is split over a 1-D mesh with the axis 'data'. A batch that does not
-divide over the devices is replicated and computed by each, with the same result.
+divide over the devices is replicated and computed by each, with the same result. The devices may be
+those of several processes, each of which gives its own rows of a batch and runs the same program.
 """
 
 import functools
@@ -16,7 +17,8 @@ from flax_resnet.engine.dispatch import CompiledSteps, PlacedChunk, eval_chunk, 
 from flax_resnet.engine.steps import EvalStep, TrainStep
 
 AXIS = "data"
-EVERYWHERE, SPLIT = PartitionSpec(), PartitionSpec(None, AXIS)  # of [steps, batch, ...]
+GROUP = "group"  # of devices that share BatchNorm's statistics
+EVERYWHERE = PartitionSpec()
 
 
 class DataParallel:
@@ -25,24 +27,32 @@ class DataParallel:
     Attributes:
       mode: 'jit' (one program over the mesh) or 'pmap' (a program a device; in maintenance mode
         in JAX, but exact for this use).
-      batch_norm: 'global': statistics over the batch; 'device': over each device's share.
-      devices: the jax.Devices used, in order.
+      batch_norm: 'global': statistics over the batch; 'device': over each device's share; a
+        number: over the shares of so many devices next to each other.
+      devices: the jax.Devices used, in order; those of a process next to each other.
       replicated: the sharding of an array that every device holds.
     """
 
     def __init__(
         self,
         mode: Literal["jit", "pmap"] = "jit",
-        batch_norm: Literal["global", "device"] = "global",
+        batch_norm: Literal["global", "device"] | int = "global",
         devices: Sequence[Any] | None = None,
     ) -> None:
         self.mode = mode
         self.batch_norm = batch_norm
-        self.devices = tuple(devices if devices is not None else jax.local_devices())
+        found = devices if devices is not None else jax.local_devices()
+        self.devices = tuple(sorted(found, key=lambda device: device.process_index))
+        self._local = [d for d in self.devices if d.process_index == jax.process_index()]
+        self._spans_processes = len(self._local) < len(self.devices)
+        grid, self._axes = np.array(self.devices), (AXIS,)
+        if isinstance(batch_norm, int):
+            grid, self._axes = grid.reshape(-1, batch_norm), (GROUP, AXIS)
         # JAX's default axis type is Explicit, under which shardings become part of types.
-        self.mesh = Mesh(np.array(self.devices), (AXIS,), axis_types=(AxisType.Auto,))
+        self.mesh = Mesh(grid, self._axes, axis_types=(AxisType.Auto,) * grid.ndim)
         self.replicated = NamedSharding(self.mesh, EVERYWHERE)
-        self._split = NamedSharding(self.mesh, SPLIT)
+        self._split_spec = PartitionSpec(None, self._axes)  # of [steps, batch, ...]
+        self._split = NamedSharding(self.mesh, self._split_spec)
 
     @property
     def num_devices(self) -> int:
@@ -57,35 +67,68 @@ class DataParallel:
     def replicate(self, tree: Any) -> Any:
         """The tree on every device, in buffers of its own (so that they may be donated)."""
         # By way of the host: of several devices, one would share its buffer with an array on it.
-        return jax.device_put(jax.device_get(tree), self.replicated, may_alias=False)
+        tree = jax.device_get(tree)
+        if not self._spans_processes:
+            return jax.device_put(tree, self.replicated, may_alias=False)
+        copies = [jax.device_put(tree, device, may_alias=False) for device in self._local]
 
-    def place(self, *arrays: np.ndarray) -> PlacedChunk:
-        """Puts the arrays of a chunk on the devices: [steps, batch, ...] each."""
+        def combine(*parts: jax.Array) -> jax.Array:
+            shape = parts[0].shape
+            return jax.make_array_from_single_device_arrays(shape, self.replicated, list(parts))
+
+        return jax.tree.map(combine, *copies)
+
+    def divides(self, size: int) -> bool:
+        """Whether a batch of `size` images can be split over the devices."""
+        return size > 0 and size % self.num_devices == 0
+
+    def rows(self, size: int) -> slice:
+        """Which images of a batch of `size` this process's devices hold."""
+        if not self._spans_processes or not self.divides(size):
+            return slice(0, size)
+        first, share = self.devices.index(self._local[0]), size // self.num_devices
+        return slice(first * share, (first + len(self._local)) * share)
+
+    def place(self, *arrays: np.ndarray, batch_size: int | None = None) -> PlacedChunk:
+        """Puts the arrays of a chunk on the devices: [steps, batch, ...] each.
+
+        Args:
+          *arrays: of this process's `rows`.
+          batch_size: images in a whole batch; None: all of them are this process's.
+        """
         steps, size = arrays[0].shape[:2]
-        split = size > 0 and size % self.num_devices == 0
+        size = size if batch_size is None else batch_size
+        split = self.divides(size)
         if split and self.mode == "pmap":  # it maps over an axis as long as there are devices
             arrays = tuple(a.reshape(steps, self.num_devices, -1, *a.shape[2:]) for a in arrays)
         sharding = self._split if split else self.replicated
-        return PlacedChunk(jax.device_put(arrays, sharding), steps, size, split)
+        if not self._spans_processes:
+            return PlacedChunk(jax.device_put(arrays, sharding), steps, size, split)
+        placed = tuple(
+            jax.make_array_from_process_local_data(sharding, a, (steps, size, *a.shape[2:]))
+            for a in arrays
+        )
+        return PlacedChunk(placed, steps, size, split)
 
     def compile_train(self, step: TrainStep) -> CompiledSteps:
         """Compiles a training step, to be called with its hyperparameters.
 
         The state's memory is reused: the one passed in is gone after the call.
         """
-        shared = AXIS if self.batch_norm == "global" else None
+        shared = None if self.batch_norm == "device" else AXIS
+        axes = self._axes if len(self._axes) > 1 else AXIS
         function = step.function
-        mapped = functools.partial(function, axis_name=AXIS, norm_axis_name=shared)
+        mapped = functools.partial(function, axis_name=axes, norm_axis_name=shared)
         inputs = (self.replicated, self.replicated, self._split, self.replicated)
         split = self._jit(train_chunk(function), inputs, self.replicated, donate=(0,))
         if self.mode == "pmap":
             split = self._pmap(train_chunk(mapped), (None, None, 1, None), None, donate=(0,))
-        elif self.batch_norm == "device" and self.num_devices > 1:
+        elif self.batch_norm != "global" and self.num_devices > 1:
             split = self._jit(
                 jax.shard_map(
                     train_chunk(mapped),
                     mesh=self.mesh,
-                    in_specs=(EVERYWHERE, EVERYWHERE, SPLIT, EVERYWHERE),
+                    in_specs=(EVERYWHERE, EVERYWHERE, self._split_spec, EVERYWHERE),
                     out_specs=EVERYWHERE,
                     check_vma=False,  # the step averages its gradients itself, as under pmap
                 ),

@@ -24,6 +24,7 @@ from flax_resnet.optim.averages import moving_average
 Images = UInt8[Array, "batch height width channels"]
 Normalize = Callable[[UInt8[Array, "*shape channels"]], Float[Array, "*shape channels"]]
 Predict = Callable[[Any, Images], Float[Array, "batch classes"]]
+AxisName = str | tuple[str, ...] | None
 EvalStep = Callable[..., tuple[MetricSums, jax.Array]]
 
 
@@ -97,7 +98,7 @@ def make_train_step(
         sums: MetricSums,
         batch: tuple[Images, Labels],
         hparams: Mapping[str, Any],
-        axis_name: str | None = None,
+        axis_name: AxisName = None,
         norm_axis_name: str | None = None,
     ) -> tuple[TrainState, MetricSums]:
         """One step; BatchNorm shares its statistics over `norm_axis_name`; None: they are local."""

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+from flax_resnet.process.distributed import must_not_wait
 from flax_resnet.process.errors import UserError, shortened
 from flax_resnet.process.output import (
     STDERR,
@@ -81,10 +82,13 @@ def _unraisable(error: "sys.UnraisableHookArgs") -> None:
 
 
 def leave(code: int) -> NoReturn:
-    """Ends the program; after a signal without waiting for any thread, nor for a blocked output."""
+    """Ends the program; without waiting for a thread after a signal, nor for a blocked output.
+
+    Nor, after an error in one of several processes, for the others.
+    """
     for output in (STDOUT, STDERR):
         output.drain()
-    if code <= 128 and not (STDOUT.is_blocked or STDERR.is_blocked):
+    if code <= 128 and not (STDOUT.is_blocked or STDERR.is_blocked or must_not_wait()):
         sys.exit(code)
     if not STDOUT.is_blocked:
         put("", "stdout")  # flushes it

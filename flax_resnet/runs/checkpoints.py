@@ -89,8 +89,9 @@ class Checkpoints:
         Args:
           folder: made when the first checkpoint is saved.
           keep_best: keep the one of the highest validation accuracy, too.
-          read_only: leave everything as it is; otherwise what a killed process left half-written
-            is removed, and corrupt checkpoints are put aside.
+          read_only: leave everything as it is, as all processes of a run but one do: `save` only
+            has orbax write what this process holds. Otherwise what a killed process left
+            half-written is removed, and corrupt checkpoints are put aside.
         """
         self._folder = folder.absolute()
         self._keep_best = keep_best
@@ -144,6 +145,8 @@ class Checkpoints:
         Raises:
           UserError: they do not, or the folder cannot be written.
         """
+        if self._read_only:
+            return
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(saved.arrays))
         # While one is written, all that are kept are still there.
         missing = max(1, KEPT + self._keep_best + 1 - len(self._complete))
@@ -202,13 +205,14 @@ class Checkpoints:
     def _complete_writing(self, response: Any, part: Path, target: Checkpoint) -> None:
         try:
             with storage.quiet():
-                response.result()
-            about = dataclasses.asdict(target) | {"format": FORMAT}
-            del about["folder"]
-            write_manifest(part, about)
-            if target.folder.exists():
-                shutil.rmtree(target.folder)
-            part.rename(target.folder)
+                response.result()  # what all processes write
+            if not self._read_only:
+                about = dataclasses.asdict(target) | {"format": FORMAT}
+                del about["folder"]
+                write_manifest(part, about)
+                if target.folder.exists():
+                    shutil.rmtree(target.folder)
+                part.rename(target.folder)
         # Orbax passes on what the file system raises in many forms.
         except Exception as error:
             raise self._not_written(target, part, error) from error
@@ -218,7 +222,8 @@ class Checkpoints:
         self._prune()
 
     def _not_written(self, target: Checkpoint, part: Path, error: Exception) -> UserError:
-        shutil.rmtree(part, ignore_errors=True)  # whoever frees space finds all of it
+        if not self._read_only:
+            shutil.rmtree(part, ignore_errors=True)  # whoever frees space finds all of it
         newest = max(self._complete, default=None)
         last = f"the last one is of step {newest.step}" if newest else "there is none before it"
         return UserError(
@@ -232,7 +237,7 @@ class Checkpoints:
         best = self._best() if self._keep_best else None
         kept = {*sorted(self._complete)[-KEPT:], best}
         for old in self._complete:
-            if old not in kept:
+            if old not in kept and not self._read_only:
                 # Renamed first: a kill in between leaves no half of a checkpoint.
                 doomed = old.folder.with_name(WRITING + old.folder.name)
                 if old.folder.exists():  # else removed by hand

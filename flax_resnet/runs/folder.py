@@ -50,18 +50,25 @@ class Arithmetic:
       conv: the convolutions that config.conv='auto' chose.
       platform: of the devices: cpu, gpu, tpu.
       devices: how many shared a batch.
+      processes: how many the devices belonged to.
     """
 
     conv: str
     platform: str
     devices: int
+    processes: int = 1
 
 
 class RunFolder:
-    """Paths of a run, and what it remembers of its config, data and arithmetic."""
+    """Paths of a run, and what it remembers of its config, data and arithmetic.
 
-    def __init__(self, path: str | Path) -> None:
+    Attributes:
+      writes: whether this process writes there; of several, one does.
+    """
+
+    def __init__(self, path: str | Path, *, writes: bool = True) -> None:
         self.path = Path(path)
+        self.writes = writes
         self.config_file = self.path / "config.json"
         self.data_file = self.path / "dataset.json"
         self.arithmetic_file = self.path / "arithmetic.json"
@@ -74,12 +81,15 @@ class RunFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Makes the folder and reserves it for this process.
+        """Makes the folder and reserves it for this process, if it writes there.
 
         Raises:
           UserError: another process is training there, or the folder cannot be written.
         """
         check_name(str(self.path), "--workdir", "--workdir")
+        if not self.writes:
+            yield
+            return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             # The system drops the lock when the process dies, however it dies.
@@ -111,6 +121,8 @@ class RunFolder:
         Raises:
           UserError: it was deleted or replaced; another run may have begun in its place.
         """
+        if not self.writes:
+            return
         with contextlib.suppress(OSError):
             if os.path.samestat(os.stat(self._lock_file), self._held):
                 return
@@ -160,6 +172,8 @@ class RunFolder:
 
     def claim(self, config: ConfigDict, data: DataInfo, arithmetic: Arithmetic) -> None:
         """Records what the run is, once all of it has loaded and been checked."""
+        if not self.writes:
+            return
         write_text(self.config_file, configs.to_json(config))
         for path, info in ((self.data_file, data), (self.arithmetic_file, arithmetic)):
             write_text(path, json.dumps(dataclasses.asdict(info), indent=2) + "\n")
@@ -224,8 +238,9 @@ class RunFolder:
 
         def info(values: dict[str, Any]) -> Arithmetic:
             found = Arithmetic(**values)
-            if not isinstance(found.conv, str) or not isinstance(found.devices, int):
-                raise ValueError("conv must be a name and devices a number")
+            numbers = found.devices, found.processes
+            if not isinstance(found.conv, str) or not all(isinstance(n, int) for n in numbers):
+                raise ValueError("conv must be a name, devices and processes numbers")
             return found
 
         return self._parsed(self.arithmetic_file, info)

@@ -51,7 +51,7 @@ class MetricsLog:
           UserError: a record is missing.
         """
         self.step = step
-        self._path = run.metrics_file
+        self._path, self._writes = run.metrics_file, run.writes
         exists = self._path.exists()
         kept = [row for row in read_metrics(self._path) if row["step"] <= step] if exists else []
         if len(kept) < epochs:
@@ -62,7 +62,7 @@ class MetricsLog:
                 code="corrupt",
                 field=str(self._path),
             )
-        if exists:
+        if exists and run.writes:
             write_text(self._path, "".join(_line(row) for row in kept))
 
     def append(self, row: Row) -> None:
@@ -71,6 +71,8 @@ class MetricsLog:
         Raises:
           UserError: it cannot be written.
         """
+        if not self._writes:
+            return
         try:
             with open(self._path, "a") as file:
                 file.write(_line(row))

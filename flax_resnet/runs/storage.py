@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
@@ -18,6 +19,10 @@ from orbax.checkpoint import v1 as ocp
 # it hands to Python as JSON, and orbax asks for such when it writes its common file (OCDBT), and
 # for the throughput of every save of JAX arrays. A process would grow by 40 KiB per save.
 _COMMON_FILE = False
+
+
+# One program for all arrays. The copies are not donated to a later step, as the state is.
+_copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
 
 
 class _FalseAlarms(logging.Filter):
@@ -42,12 +47,17 @@ def quiet() -> Iterator[None]:
 def begin_writing(folder: Path, tree: Any) -> Any:
     """Begins to write a tree of arrays; they may be overwritten once this returns.
 
+    Of several processes, all call this, and each writes a part of what it holds.
+
     Returns:
       What to call `result()` on, within `quiet()`, to wait until everything is on disk.
     """
-    arrays = jax.tree.map(
-        np.array, jax.device_get(tree)
-    )  # copied: the device may overwrite its own
+    if jax.tree.leaves(tree)[0].is_fully_addressable:
+        arrays = jax.tree.map(
+            np.array, jax.device_get(tree)
+        )  # copied: the device may overwrite its own
+    else:
+        arrays = _copy(tree)
     context = ocp.Context()
     context.array.saving.use_ocdbt = _COMMON_FILE
     with context, quiet():

@@ -1,9 +1,11 @@
 """The training loop: epochs, evaluation, metrics, checkpoints, and resuming where a run stopped."""
 
+import contextlib
 import dataclasses
 import logging
 import signal
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -11,12 +13,15 @@ from typing import Any, NoReturn
 import jax
 from ml_collections import ConfigDict
 
+from flax_resnet.config.fields import FIELDS
+from flax_resnet.config.load import flat_fields
 from flax_resnet.data.batches import prefetch
 from flax_resnet.engine.dispatch import InFlight, PlacedChunk
+from flax_resnet.engine.processes import Processes
 from flax_resnet.engine.state import MetricSums
 from flax_resnet.process.errors import UserError
 from flax_resnet.process.signals import StopRequest
-from flax_resnet.runs.checkpoints import Checkpoints
+from flax_resnet.runs.checkpoints import Checkpoint, Checkpoints
 from flax_resnet.runs.folder import RunFolder
 from flax_resnet.runs.metrics_log import Row, describe_row, read_metrics
 from flax_resnet.runs.reference_log import read_reference
@@ -52,10 +57,12 @@ def train_and_evaluate(
 ) -> Outcome:
     """Trains the run in `workdir`, from its start or its last checkpoint, to its end or a stop.
 
+    Where JAX runs on several processes (jax.distributed), all call this and train it together.
+
     Args:
       config: checked by config.validate.
       workdir: folder of the run, made where it is missing.
-      devices: jax.Devices to share each batch; None: all local ones.
+      devices: jax.Devices to share each batch; None: all of all processes.
       cache_dir: where decoded images are kept; None: the user's cache folder.
       until_epoch: the epoch to end after, so that a part of a run is the start of the whole one
         (a schedule still spans config.num_epochs); None: the last.
@@ -69,15 +76,13 @@ def train_and_evaluate(
         read_reference(config.reference_log)  # fails now, not after an epoch
     stop = StopRequest() if stop is None else stop
     last_epoch = min(until_epoch or config.num_epochs, config.num_epochs)
-    run = RunFolder(workdir)
-    with (
-        run.locked(),
-        Checkpoints(run.checkpoints, keep_best=config.validation_split > 0) as checkpoints,
-    ):
+    processes = Processes()
+    run = RunFolder(workdir, writes=processes.is_main)
+    with _opened(run, processes, config) as checkpoints:
         latest = checkpoints.latest
         if latest is not None:
             run.check_resumable(config)
-            if _is_finished(run, checkpoints, last_epoch):
+            if _is_finished(run, checkpoints, last_epoch, processes):
                 final = describe_row(read_metrics(run.metrics_file)[-1])
                 logger.info("%s is finished: %s", run.path, final)
                 return Outcome(None, latest.step)
@@ -86,27 +91,74 @@ def train_and_evaluate(
             config,
             run,
             checkpoints,
+            processes,
             devices=devices,
             cache_dir=cache_dir,
             last_epoch=last_epoch,
         )
         with stop.saving_first():
-            train(session, progress, stop, (*default_hooks(), *hooks))
-            if not stop or _is_finished(run, checkpoints, last_epoch):
+            train(session, progress, stop, (*(default_hooks() if run.writes else ()), *hooks))
+            if _is_finished(run, checkpoints, last_epoch, processes) or not stop:
                 return Outcome(None, progress.step)
             resume = "run the same command again to resume"
             logger.info("saved at step %d in %s; %s", progress.step, run.path, resume)
             return Outcome(stop.signum, progress.step)
 
 
-def _is_finished(run: RunFolder, checkpoints: Checkpoints, last_epoch: int) -> bool:
+@contextlib.contextmanager
+def _opened(run: RunFolder, processes: Processes, config: ConfigDict) -> Iterator[Checkpoints]:
+    """The folder, locked, and its checkpoints."""
+    with contextlib.ExitStack() as opened:
+        with processes.main_first():  # it alone removes what a killed run left
+            opened.enter_context(run.locked())
+            keep_best = config.validation_split > 0
+            checkpoints = Checkpoints(
+                run.checkpoints, keep_best=keep_best, read_only=not run.writes
+            )
+            opened.enter_context(checkpoints)
+            latest = checkpoints.latest
+        _check_alike(processes, run, config, latest)
+        yield checkpoints
+
+
+def _check_alike(
+    processes: Processes, run: RunFolder, config: ConfigDict, latest: Checkpoint | None
+) -> None:
+    """Checks that all processes were started for the same run.
+
+    Raises:
+      UserError: they see another folder, or have another config.
+    """
+    bound = {name: v for name, v in flat_fields(config).items() if not FIELDS[name].free}
+    if not processes.all_have(zlib.crc32(repr(bound).encode()) >> 1):
+        raise UserError(
+            "the processes were started with different configs: give all the same command",
+            code="conflict",
+        )
+    place = -1 if latest is None else 2 * latest.step + latest.evaluated
+    if not processes.all_have(place):
+        raise UserError(
+            f"the processes see different checkpoints in {run.path}: --workdir must be a folder "
+            "that all of them share",
+            code="conflict",
+            field=str(run.path),
+        )
+
+
+def _is_finished(
+    run: RunFolder, checkpoints: Checkpoints, last_epoch: int, processes: Processes
+) -> bool:
     """Whether the last epoch is trained, evaluated and saved."""
     checkpoints.wait()
-    latest = checkpoints.latest
-    if latest is None or not latest.evaluated or not run.metrics_file.exists():
-        return False
-    rows = read_metrics(run.metrics_file)
-    return bool(rows) and rows[-1]["epoch"] >= last_epoch and rows[-1]["step"] == latest.step
+
+    def find() -> bool:
+        latest = checkpoints.latest
+        if latest is None or not latest.evaluated or not run.metrics_file.exists():
+            return False
+        rows = read_metrics(run.metrics_file)
+        return bool(rows) and rows[-1]["epoch"] >= last_epoch and rows[-1]["step"] == latest.step
+
+    return bool(processes.of_main(find))
 
 
 def train(
@@ -157,7 +209,8 @@ def train_epoch(
     for hook in hooks:
         hook.before_epoch(session, progress)
     progress.start_clock()
-    while progress.step < epoch_end and not stop:
+    agreed = session.processes
+    while progress.step < epoch_end and not agreed.should_stop(stop, progress.seconds_unsaved):
         chunk = next(chunks)
         step = session.train_steps[chunk.batch_size]
         progress.state, progress.sums = step(progress.state, progress.sums, chunk)
@@ -167,9 +220,8 @@ def train_epoch(
             hook.after_dispatch(session, progress)
         if done is not None and must_stop_at(session, done):
             break
-        since = time.monotonic() - progress.last_save
         if progress.step < epoch_end and session.save_policy.is_due(
-            progress.step, chunk.steps, since
+            progress.step, chunk.steps, agreed.seconds
         ):
             progress.stop_clock()
             if must_stop_at(session, progress.sums):
@@ -188,7 +240,9 @@ def evaluate_epoch(
     """Evaluates, logs and saves a trained epoch; False: stopped before that."""
     record = make_record(session, progress)
     for name, evaluator in session.evaluators.items():
-        evaluation = evaluator(progress.state.evaluated, lambda: bool(stop))
+        evaluation = evaluator(
+            progress.state.evaluated, lambda: session.processes.should_stop(stop)
+        )
         if evaluation is None:
             return False
         record |= {f"{name}_loss": evaluation.loss, f"{name}_accuracy": evaluation.accuracy}
@@ -201,7 +255,9 @@ def evaluate_epoch(
     # An epoch shorter than the writing of a checkpoint goes without, unless it is the best.
     val_accuracy = record.get("val_accuracy")
     checkpoints = session.checkpoints
-    if checkpoints.would_be_best(val_accuracy) or not checkpoints.is_saving:
+    if session.processes.of_main(
+        lambda: checkpoints.would_be_best(val_accuracy) or not checkpoints.is_saving
+    ):
         save(session, progress, val_accuracy)
     return True
 
@@ -240,6 +296,7 @@ def save(session: Session, progress: Progress, val_accuracy: float | None = None
     session.checkpoints.save(progress.to_save(), progress.step, val_accuracy=val_accuracy)
     progress.saved = progress.step, progress.awaiting_evaluation
     progress.last_save = time.monotonic()
+    session.processes.forget_seconds()
 
 
 def must_stop_at(session: Session, sums: MetricSums) -> bool:

@@ -44,6 +44,11 @@ class Progress:
         """Whether the newest checkpoint is of this very place (or there is nothing to save)."""
         return (self.step, self.awaiting_evaluation) == (self.saved or (0, False))
 
+    @property
+    def seconds_unsaved(self) -> float:
+        """Since the newest checkpoint, or the start."""
+        return time.monotonic() - self.last_save
+
     def to_save(self) -> Saved:
         """What a checkpoint of this place holds."""
         return Saved(self.state, self.sums, self.seconds, evaluated=not self.awaiting_evaluation)

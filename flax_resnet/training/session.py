@@ -19,14 +19,15 @@ from flax_resnet.config.build import (
     build_schedule,
     build_train_step,
 )
-from flax_resnet.config.conv_choice import CONVOLVE, WITHOUT_WINOGRAD, choose_conv
+from flax_resnet.config.conv_choice import CONVOLVE, WITHOUT_WINOGRAD
 from flax_resnet.config.load import check_image_size
-from flax_resnet.data.batches import TrainBatches
+from flax_resnet.data.batches import Chunk, TrainBatches
 from flax_resnet.data.load import load_dataset
 from flax_resnet.data.transforms import build_transforms
 from flax_resnet.engine.dispatch import CompiledSteps, PlacedChunk, choose_steps_per_dispatch
 from flax_resnet.engine.evaluate import Evaluator
 from flax_resnet.engine.mesh import DataParallel
+from flax_resnet.engine.processes import Processes
 from flax_resnet.engine.state import MetricSums, TrainState, init_state
 from flax_resnet.inference.model import load_trained, start_from
 from flax_resnet.models.summary import count_parameters, format_summary, summarize
@@ -36,6 +37,7 @@ from flax_resnet.process.files import write_text
 from flax_resnet.runs.checkpoints import Checkpoints, Saved
 from flax_resnet.runs.folder import Arithmetic, DataInfo, RunFolder
 from flax_resnet.runs.metrics_log import MetricsLog
+from flax_resnet.training.devices import build_parallel, choose_arithmetic
 from flax_resnet.training.progress import Progress
 from flax_resnet.training.save_policy import SavePolicy
 
@@ -53,7 +55,8 @@ class Session:
       last_epoch: the epoch to end after here.
       skips_non_finite: leave steps out whose loss or gradients are not finite; else stop there.
       reference_log: a run to draw behind the curves.
-      parallel: the devices.
+      processes: of which this is one.
+      parallel: the devices of all of them.
       data: what the run remembers of its images.
       batches: the training batches.
       steps_per_dispatch: steps in one dispatch.
@@ -70,6 +73,7 @@ class Session:
     last_epoch: int
     skips_non_finite: bool
     reference_log: str | None
+    processes: Processes
     parallel: DataParallel
     data: DataInfo
     batches: TrainBatches
@@ -86,14 +90,19 @@ class Session:
         epoch, epoch_step = divmod(step, self.batches.steps_per_epoch)
         while epoch < self.last_epoch:
             for chunk in self.batches.epoch(epoch, epoch_step):
-                yield self.parallel.place(chunk.images, chunk.labels)
+                yield self.place(chunk)
             epoch, epoch_step = epoch + 1, 0
+
+    def place(self, chunk: Chunk) -> PlacedChunk:
+        """Puts a chunk on the devices."""
+        return self.parallel.place(chunk.images, chunk.labels, batch_size=chunk.batch_size)
 
 
 def open_session(
     config: ConfigDict,
     run: RunFolder,
     checkpoints: Checkpoints,
+    processes: Processes,
     *,
     devices: Sequence[Any] | None,
     cache_dir: Path | None,
@@ -105,19 +114,20 @@ def open_session(
       config: checked by config.validate, and against the run where it resumes.
       run: the folder, locked.
       checkpoints: of the run.
-      devices: jax.Devices to share each batch; None: all local ones.
+      processes: which open it together.
+      devices: jax.Devices to share each batch; None: all of all processes.
       cache_dir: where decoded images are kept; None: the user's cache folder.
       last_epoch: the epoch to end after.
 
     Raises:
       UserError: anything the user can fix.
     """
-    parallel = DataParallel(config.parallel, config.batch_norm, devices)
+    parallel = build_parallel(config, processes, devices)
     latest = checkpoints.latest
-    data, batches, splits = _load(config, cache_dir, parallel)
+    data, batches, splits = _load(config, cache_dir, parallel, processes)
     if latest is not None:
         run.check_data(data)
-    arithmetic = _arithmetic(config, run, data, batches, parallel, resumes=latest is not None)
+    arithmetic = choose_arithmetic(config, run, data, batches, parallel, latest is not None)
     schedule = build_schedule(config, batches.steps_per_epoch)
     _check_budget(config, data)
     progress = _progress(config, data, checkpoints, parallel)
@@ -133,6 +143,7 @@ def open_session(
         last_epoch=last_epoch,
         skips_non_finite=config.on_nan == "skip",
         reference_log=config.reference_log,
+        processes=processes,
         parallel=parallel,
         data=data,
         batches=batches,
@@ -145,23 +156,22 @@ def open_session(
         save_policy=SavePolicy(config.checkpoint_every_steps, config.checkpoint_every_minutes),
     )
     _describe(session, config, arithmetic, progress)
-    start = time.monotonic()
     _compile(session, progress)
-    logger.info("compiled in %.1f s", time.monotonic() - start)
     return session, progress
 
 
 def _load(
-    config: ConfigDict, cache_dir: Path | None, parallel: DataParallel
+    config: ConfigDict, cache_dir: Path | None, parallel: DataParallel, processes: Processes
 ) -> tuple[DataInfo, TrainBatches, dict[str, tuple[Any, Any]]]:
     """Training batches, and the images and labels to evaluate on by split."""
-    dataset = load_dataset(
-        config.dataset,
-        data_dir=config.data_dir,
-        archive=config.archive,
-        image_size=config.image_size,
-        cache_dir=cache_dir,
-    )
+    with processes.main_first():  # the others find what it has prepared
+        dataset = load_dataset(
+            config.dataset,
+            data_dir=config.data_dir,
+            archive=config.archive,
+            image_size=config.image_size,
+            cache_dir=cache_dir,
+        )
     check_image_size(config, dataset.image_shape)
     digest = dataset.digest
     dataset = dataset.first(config.train_images, config.test_images)
@@ -189,6 +199,7 @@ def _load(
         ),
         drop_last=config.drop_last,
         steps_per_chunk=steps_per_dispatch,
+        rows=parallel.rows,
     )
     if not batches.steps_per_epoch:
         raise UserError(
@@ -231,37 +242,6 @@ def _check_frozen(config: ConfigDict, params: Any) -> None:
                 code="unknown",
                 field="config.freeze",
             )
-
-
-def _arithmetic(
-    config: ConfigDict,
-    run: RunFolder,
-    data: DataInfo,
-    batches: TrainBatches,
-    parallel: DataParallel,
-    resumes: bool,
-) -> Arithmetic:
-    """What decides the run's bits; a resumed run keeps its convolutions on the same platform."""
-    platform, devices = parallel.devices[0].platform, parallel.num_devices
-    before = run.arithmetic() if resumes else None
-    if before is not None and before.platform == platform and config.conv == "auto":
-        conv = before.conv
-    else:
-        images = config.num_epochs * batches.images_before(batches.steps_per_epoch)
-        conv = choose_conv(config, data.image_shape, images, parallel.devices)
-    now = Arithmetic(conv, platform, devices)
-    if before is not None and now != before:
-        logger.warning(
-            "note: %d x %s with %s convolutions now, %d x %s with %s before: "
-            "from here on the run is not bit-for-bit what it would have been",
-            devices,
-            platform,
-            conv,
-            before.devices,
-            before.platform,
-            before.conv,
-        )
-    return now
 
 
 def _train_steps(
@@ -354,7 +334,8 @@ def _describe(
     data, parallel, steps = session.data, session.parallel, session.batches.steps_per_epoch
     summary = summarize(build_model(config, len(data.class_names)), data.image_shape)
     text = format_summary(summary, session.name)
-    write_text(session.run.summary_file, text + "\n")
+    if session.run.writes:
+        write_text(session.run.summary_file, text + "\n")
     validation = f" / {data.val_images:,} validation" if data.val_images else ""
     logger.info(
         f"{session.name}, {summary.params:,} parameters, on {data.source}: "
@@ -362,16 +343,13 @@ def _describe(
         f"{len(data.class_names)} classes"
     )
     logger.info(
-        f"{parallel.num_devices} x {parallel.devices[0].device_kind}, {config.dtype}, "
+        f"{parallel.num_devices} x {parallel.devices[0].device_kind}"
+        f"{'' if session.processes.alone else f' of {jax.process_count()} processes'}, "
+        f"{config.dtype}, "
         f"{config.parallel}, {arithmetic.conv} convolutions; "
         f"{_count(session.num_epochs, 'epoch')} of {_count(steps, 'step')}; "
         f"files in {session.run.path}"
     )
-    if config.batch_size % parallel.num_devices:
-        logger.warning(
-            f"note: batch_size {config.batch_size} is not a multiple of {parallel.num_devices} "
-            "devices, so each computes the whole batch; choose a multiple to share it"
-        )
     if progress.saved is not None:
         epoch, step = divmod(progress.step, steps)
         logger.info(
@@ -385,10 +363,11 @@ def _count(number: int, noun: str) -> str:
 
 def _compile(session: Session, progress: Progress) -> None:
     """Compiles before the clock starts, for the full and for the short batch."""
+    start = time.monotonic()
     plan = session.batches.plan(0)
     for bounds in session.batches.distinct_chunks():
-        chunk = session.batches.chunk(plan, *bounds)
-        placed = session.parallel.place(chunk.images, chunk.labels)
+        placed = session.place(session.batches.chunk(plan, *bounds))
         session.train_steps[placed.batch_size].compile_for(progress.state, progress.sums, placed)
     for evaluator in session.evaluators.values():
         evaluator.compile(progress.state.evaluated)
+    logger.info("compiled in %.1f s", time.monotonic() - start)

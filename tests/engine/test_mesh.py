@@ -110,15 +110,24 @@ def test_batch_norm_per_device_is_the_same_with_jit_and_pmap_and_differs_from_gl
     assert worst_difference(a, train(data=data)) > 1e-3
 
 
-def test_batch_norm_per_device_averages_the_devices_statistics():
+@pytest.mark.parametrize(("group", "equal"), [(4, "global"), (1, "device")])
+def test_batch_norm_per_group_of_all_devices_is_global_and_of_one_per_device(group, equal):
+    data = [make_data(16)]
+    a, b = (train("jit", batch_norm, 4, data=data) for batch_norm in (group, equal))
+    assert worst_difference(a, b) < 1e-9
+
+
+@pytest.mark.parametrize(("batch_norm", "groups"), [("device", 4), (2, 2)])
+def test_batch_norm_per_device_or_group_averages_their_statistics(batch_norm, groups):
     images, labels = make_data(16)
-    state, _ = train("jit", "device", 4, data=[(images, labels)])
-    parts = [train(data=[(images[p], labels[p])])[0] for p in np.split(np.arange(16), 4)]
+    state, _ = train("jit", batch_norm, 4, data=[(images, labels)])
+    parts = [train(data=[(images[p], labels[p])])[0] for p in np.split(np.arange(16), groups)]
     # Only the stem's statistics: deeper ones are the same function of it, no simple average.
-    means = [part.batch_stats["stem_norm"]["mean"] for part in parts]
-    np.testing.assert_allclose(
-        state.batch_stats["stem_norm"]["mean"], np.mean(means, 0), rtol=1e-12, atol=1e-14
-    )
+    for name in ("mean", "var"):
+        averaged = np.mean([part.batch_stats["stem_norm"][name] for part in parts], 0)
+        np.testing.assert_allclose(
+            state.batch_stats["stem_norm"][name], averaged, rtol=1e-12, atol=1e-14
+        )
 
 
 @pytest.mark.parametrize("key", [(*m, 4) for m in MODES] + [("jit", "global", 1)], ids=str)

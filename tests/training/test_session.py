@@ -134,3 +134,17 @@ def test_saving_is_due_by_steps_or_by_time(step, taken, seconds, due):
 
 def test_without_a_number_of_steps_time_alone_decides():
     assert not SavePolicy(None, 1.0).is_due(10, 10, 1.0)
+
+
+@pytest.mark.parametrize(("size", "nearest"), [(30, 32), (3, 8), (20, 16)])
+def test_a_batch_that_the_devices_cannot_share_is_refused_with_the_nearest(size, nearest, tmp_path):
+    with pytest.raises(UserError, match=f"is {nearest};") as refused:  # of the 8 virtual devices
+        train_and_evaluate(tiny_config(batch_size=size), tmp_path / "run")
+    assert refused.value.field == "config.batch_size"
+
+
+def test_groups_that_do_not_divide_the_devices_are_refused(tmp_path):
+    config = tiny_config(batch_norm="group", batch_norm_devices=3)
+    with pytest.raises(UserError) as refused:
+        train_and_evaluate(config, tmp_path / "run")
+    assert refused.value.field == "config.batch_norm_devices"
