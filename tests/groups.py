@@ -28,7 +28,7 @@ def start_group(
     return [
         subprocess.Popen(
             [sys.executable, *program, *place, "--process-id", str(number)],
-            cwd=ROOT, env=variables, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            cwd=ROOT, env=variables, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )
         for number in range(num_processes)
     ]  # fmt: skip
@@ -41,15 +41,13 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def outputs(group: Sequence[subprocess.Popen[str]]) -> list[str]:
-    """What each process printed until its end, without what gloo says of its connections."""
+def outputs(group: Sequence[subprocess.Popen[str]]) -> list[tuple[str, str]]:
+    """What each process printed until its end: to stdout, where gloo tells of its connections, too,
+    and to stderr.
+    """
     try:
-        texts = [process.communicate(timeout=PATIENCE)[0] for process in group]
+        return [process.communicate(timeout=PATIENCE) for process in group]
     finally:
         for process in group:
             process.kill()
             process.wait()
-    return [
-        "".join(line for line in text.splitlines(True) if not line.startswith("[Gloo]"))
-        for text in texts
-    ]
