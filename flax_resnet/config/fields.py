@@ -240,6 +240,18 @@ _SECTIONS: dict[str, tuple[Field, ...]] = {
             "mirror at random, or each image in every other epoch", since=3,
         ),
         Field(
+            "color_jitter", (0.0, 0.0, 0.0),
+            tuple_of(
+                number(0.0, 1.0),
+                "three numbers from 0 to 1, for brightness, contrast and saturation", 3, 3,
+            ),
+            "multiplies brightness, contrast and saturation by random factors, 1 +- these", since=3,
+        ),
+        Field(
+            "trivial_augment", False, flag(),
+            "one random operation of TrivialAugment's wide set on each training image", since=3,
+        ),
+        Field(
             "cutout", 0, integer(0, 8192),
             "side in pixels of a square covered in each training image; 0: none", since=3,
         ),

@@ -29,8 +29,8 @@ _GROUPS = {name[: dot.start()] for name in FIELDS for dot in re.finditer(r"\.", 
 
 # What other programs have, by the words of a field's name.
 _UNSUPPORTED = re.compile(
-    r"(?:^|[._])(dropout|drop_?path|stochastic_depth|(?:rand|auto|trivial)_?aug(?:ment)?"
-    r"|color_jitter|swa|sam|lookahead|amp|loss_scale|early_stopping|patience|distillation|teacher"
+    r"(?:^|[._])(dropout|drop_?path|stochastic_depth|(?:rand|auto)_?aug(?:ment)?"
+    r"|swa|sam|lookahead|amp|loss_scale|early_stopping|patience|distillation|teacher"
     r"|squeeze_excit(?:e|ation)|group_norm)(?:_|$)"
 )
 # What has another name here.
@@ -45,6 +45,8 @@ _NAMED_HERE = {
     r"(^|_)tta(_|$)": "test_views",
     r"lr_scal|scale_lr": "learning_rate_scaling",
     r"sync_?bn|sync_?batch": "batch_norm",
+    r"jitter|brightness|contrast|saturation": "color_jitter",
+    r"trivial": "trivial_augment",
 }
 
 

@@ -194,6 +194,8 @@ def _load(
             flip=config.flip,
             pad_mode=config.pad_mode,
             alternating=config.flip_mode == "alternating",
+            color_jitter=config.color_jitter,
+            trivial_augment=config.trivial_augment,
             cutout=config.cutout,
             mean=config.mean,
         ),

@@ -179,6 +179,7 @@ def test_an_argument_that_is_no_override_is_refused(arguments, code, field, fact
         ("grad_clip", "did you mean config.clip_norm?"),
         ("gradient_accumulation_steps", "did you mean config.micro_batches?"),
         ("design.drop_path", "not supported"),
+        ("jitter", "did you mean config.color_jitter?"),
         ("weight_ema", "did you mean config.ema_decay?"),  # nearer to weight_decay
         ("get", ""),
         ("augmentation", ""),

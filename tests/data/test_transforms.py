@@ -32,7 +32,9 @@ def test_each_image_is_flipped_padded_and_cropped_as_drawn():
 
 @pytest.mark.parametrize("padding", [0, 1, 4])
 @pytest.mark.parametrize("flip", [False, True])
-@pytest.mark.parametrize("options", [{}, {"pad_mode": "reflect", "cutout": 3}])
+@pytest.mark.parametrize(
+    "options", [{}, {"pad_mode": "reflect", "cutout": 3, "trivial_augment": True}]
+)
 def test_a_table_gives_what_the_transforms_give_in_turn(padding, flip, options):
     x = np.random.RandomState(0).randint(0, 256, (50, 8, 6, 3)).astype(np.uint8)
     transforms = build_transforms(crop_padding=padding, flip=flip, **options)

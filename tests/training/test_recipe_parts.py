@@ -19,6 +19,8 @@ PARTS = {
     "pad_mode": "reflect",
     "flip": True,
     "flip_mode": "alternating",
+    "color_jitter": (0.2, 0.2, 0.2),
+    "trivial_augment": True,
     "cutout": 8,
     "label_smoothing": 0.1,
     "mixup": 0.2,
