@@ -3,6 +3,7 @@
 A chunk holds the batches of consecutive steps that the device takes in one dispatch.
 """
 
+import concurrent.futures
 import dataclasses
 import itertools
 import queue
@@ -15,8 +16,10 @@ from jaxtyping import Bool, Int32, Int64, UInt8
 
 from flax_resnet.data.transforms.table import ImageTable
 from flax_resnet.data.transforms.transform import Transform, stream
+from flax_resnet.process.machine import usable_cores
 
 T = TypeVar("T")
+_PART = 512  # images: fewer make numpy's calls too short for threads, more leave the caches
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +84,8 @@ class TrainBatches:
         self._seed = seed
         self._transforms = tuple(transforms)
         self._table = ImageTable(images, transforms)
+        self._image_shape = images.shape[1:]
+        self._pool = concurrent.futures.ThreadPoolExecutor(usable_cores(), "augment")
 
     @property
     def steps_per_epoch(self) -> int:
@@ -134,10 +139,25 @@ class TrainBatches:
             return batches.reshape(-1, *array.shape[1:])
 
         index = mine(plan.index)
-        images = self._table.batch(index, [mine(draws) for draws in plan.draws])
+        images = self._augment(index, [mine(draws) for draws in plan.draws])
         labels = self._labels[index]
         shape = steps, rows.stop - rows.start
         return Chunk(images.reshape(*shape, *images.shape[1:]), labels.reshape(shape), size)
+
+    def _augment(
+        self, index: Int64[np.ndarray, " b"], draws: Sequence[np.ndarray]
+    ) -> UInt8[np.ndarray, "b height width channels"]:
+        """The images at `index` as drawn; many of them in parts, by several threads."""
+        if len(index) <= _PART:
+            return self._table.batch(index, draws)
+        augmented = np.empty((len(index), *self._image_shape), np.uint8)
+
+        def augment(first: int) -> None:
+            part = slice(first, first + _PART)
+            augmented[part] = self._table.batch(index[part], [drawn[part] for drawn in draws])
+
+        list(self._pool.map(augment, range(0, len(index), _PART)))
+        return augmented
 
 
 def eval_chunks(

@@ -26,7 +26,7 @@ def machine(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
             versions[package] = None
     return {
         "processor": _processor(),
-        "cores": _cores(),
+        "cores": usable_cores(),
         "devices": [device.device_kind for device in jax.local_devices()],
         "system": platform.platform(),
         "python": platform.python_version(),
@@ -34,7 +34,7 @@ def machine(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
     }
 
 
-def _cores() -> int:
+def usable_cores() -> int:
     """Cores that this process may use, where the system tells; else those of the machine."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

@@ -145,3 +145,24 @@ def test_prefetch_left_early_ends_its_thread():
     next(consumer)
     consumer.close()
     assert not [t for t in threading.enumerate() if t.name == "prefetch"]
+
+
+def test_many_images_by_several_threads_are_what_their_batches_are(monkeypatch):
+    monkeypatch.setattr("flax_resnet.data.batches.usable_cores", lambda: 3)
+    images = np.random.RandomState(0).randint(0, 256, (3500, 8, 8, 3)).astype(np.uint8)
+    options = {"trivial_augment": True, "color_jitter": (0.3, 0.3, 0.3), "cutout": 4}
+    batches = TrainBatches(
+        images, np.zeros(3500, np.int32), batch_size=350, seed=0, drop_last=False,
+        transforms=build_transforms(crop_padding=2, flip=True, **options), steps_per_chunk=10,
+    )  # fmt: skip
+    threads = set()
+    batch = batches._table.batch
+    monkeypatch.setattr(
+        batches._table, "batch", lambda *a: threads.add(threading.current_thread()) or batch(*a)
+    )
+    plan = batches.plan(0)
+    whole = batches.chunk(plan, 0, 10)
+    assert threads and threading.main_thread() not in threads
+    np.testing.assert_array_equal(
+        whole.images, np.concatenate([batches.chunk(plan, i, i + 1).images for i in range(10)])
+    )

@@ -21,7 +21,8 @@ def posterize(images: Rgb, bits: Int[np.ndarray, " b"]) -> Rgb:
 
 def solarize(images: Rgb, thresholds: Int[np.ndarray, " b"]) -> Rgb:
     """Inverts the values from the threshold on, which may be 256."""
-    return np.where(images < thresholds[:, None, None, None], images, 255 - images)
+    inverted = images >= thresholds.astype(np.int16)[:, None, None, None]
+    return images ^ np.uint8(255) * inverted.view(np.uint8)
 
 
 def auto_contrast(images: Rgb) -> Rgb:
