@@ -2,8 +2,8 @@
 
 The paper's augmentation (padding 4, random crop, flip) on 32 x 32 images: this program's, which
 takes a batch at once, against one image at a time, as in torchvision's transforms, with numpy and
-with PIL. Then the training step of the revised network fed by the pipeline over the same step on
-images already on the device.
+with PIL. Every other transform alone, and what recipes put together. Then the training step of the
+revised network fed by the pipeline over the same step on images already on the device.
 """
 
 import concurrent.futures
@@ -30,17 +30,34 @@ from flax_resnet.process.compile_cache import keep_compiled
 from flax_resnet.process.paths import default_cache_dir
 
 PADDING = 4
+PAPERS = {"crop_padding": PADDING, "flip": True}
+NONE = {"crop_padding": 0, "flip": False}
+JITTER, TRIVIAL = {"color_jitter": (0.2, 0.2, 0.2)}, {"trivial_augment": True}
+TRANSFORMS: dict[str, dict[str, Any]] = {
+    "crop": NONE | {"crop_padding": PADDING},
+    "flip": NONE | {"flip": True},
+    "cutout": NONE | {"cutout": 8},
+    "color jitter": NONE | JITTER,
+    "TrivialAugment": NONE | TRIVIAL,
+    "crop, flip": PAPERS,
+    "reflecting crop, alternating flip": PAPERS | {"pad_mode": "reflect", "alternating": True},
+    "crop, flip, cutout": PAPERS | {"cutout": 8},
+    "crop, flip, color jitter": PAPERS | JITTER,
+    "crop, flip, TrivialAugment, cutout": PAPERS | TRIVIAL | {"cutout": 16},
+}
 Images = np.ndarray  # uint8 [n, 32, 32, 3]
 
 
-def make_batches(images: Images, labels: np.ndarray, batch_size: int = 128) -> TrainBatches:
-    """The paper's augmentation of these images."""
+def make_batches(
+    images: Images, labels: np.ndarray, batch_size: int = 128, **options: Any
+) -> TrainBatches:
+    """An augmentation of these images, the paper's unless build_transforms gets other options."""
     return TrainBatches(
         images,
         labels,
         batch_size=batch_size,
         seed=0,
-        transforms=build_transforms(crop_padding=PADDING, flip=True),
+        transforms=build_transforms(**options or PAPERS),
         drop_last=True,
     )
 
@@ -101,19 +118,20 @@ def augmentation_rows(quick: bool, rounds: int) -> list[dict[str, Any]]:
     few = images[: 256 if quick else 2560]
     cores = len(os.sched_getaffinity(0))
     threads = sorted({1, 2, cores} if cores > 1 else {1})
-    batches = make_batches(images, np.zeros(len(images), np.int32))
-    ways: dict[str, tuple[Callable[[], Any], int]] = {
-        f"batched numpy, {n} thread{'s' * (n > 1)}": (batched(batches, n), n) for n in threads
+    labels = np.zeros(len(images), np.int32)
+    made = {name: make_batches(images, labels, **options) for name, options in TRANSFORMS.items()}
+    ways: dict[tuple[str, int], Callable[[], Any]] = {
+        (name, n): batched(batches, n) for name, batches in made.items() for n in threads
     }
     ways |= {
-        "image by image, numpy": (one_by_one_numpy(few), 1),
-        "image by image, PIL": (one_by_one_pil(few), 1),
+        ("crop, flip: image by image, numpy", 1): one_by_one_numpy(few),
+        ("crop, flip: image by image, PIL", 1): one_by_one_pil(few),
     }
-    seconds = measure.interleave({name: call for name, (call, _) in ways.items()}, rounds)
+    seconds = measure.interleave(ways, rounds)
     rows = []
-    for name, (_, num_threads) in ways.items():
-        done = len(few) if name.startswith("image") else len(images) // 128 * 128
-        per_second = done / statistics.median(seconds[name])
+    for (name, num_threads), times in seconds.items():
+        done = len(few) if "image by image" in name else len(images) // 128 * 128
+        per_second = done / statistics.median(times)
         rows.append({"augmentation": name, "threads": num_threads, "images_per_second": per_second})
     return rows
 
