@@ -168,6 +168,18 @@ _SECTIONS: dict[str, tuple[Field, ...]] = {
             "which convolution of a bottleneck has the stride (the paper's Figure 3: 1x1)",
         ),
         Field(
+            "design.squeeze_excitation", None, optional(choice("none", "stem", "blocks")),
+            "squeeze-and-excitation once after the stem, or in every block", since=3,
+        ),
+        Field(
+            "design.stochastic_depth", None, optional(_FRACTION),
+            "probability that training leaves out the last block; less for earlier ones", since=3,
+        ),
+        Field(
+            "design.zero_last_scale", None, optional(flag()),
+            "start the scale of each block's last BatchNorm at 0", since=3,
+        ),
+        Field(
             "weight_init", "pytorch", choice(*KERNEL_INITS),
             "initial kernels: PyTorch's uniform ones (the paper's), or He's normal ones",
         ),

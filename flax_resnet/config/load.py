@@ -29,9 +29,9 @@ _GROUPS = {name[: dot.start()] for name in FIELDS for dot in re.finditer(r"\.", 
 
 # What other programs have, by the words of a field's name.
 _UNSUPPORTED = re.compile(
-    r"(?:^|[._])(dropout|drop_?path|stochastic_depth|(?:rand|auto)_?aug(?:ment)?"
+    r"(?:^|[._])(dropout|(?:rand|auto)_?aug(?:ment)?"
     r"|swa|sam|lookahead|amp|loss_scale|early_stopping|patience|distillation|teacher"
-    r"|squeeze_excit(?:e|ation)|group_norm)(?:_|$)"
+    r"|group_norm)(?:_|$)"
 )
 # What has another name here.
 _NAMED_HERE = {
@@ -46,6 +46,9 @@ _NAMED_HERE = {
     r"lr_scal|scale_lr": "learning_rate_scaling",
     r"sync_?bn|sync_?batch": "batch_norm",
     r"jitter|brightness|contrast|saturation": "color_jitter",
+    r"drop_?path|stochastic": "design.stochastic_depth",
+    r"squeeze|(^|[._])se(_|$)": "design.squeeze_excitation",
+    r"zero_?(init|gamma)": "design.zero_last_scale",
     r"trivial": "trivial_augment",
 }
 
@@ -332,33 +335,7 @@ def _check_fields(values: dict[str, Any]) -> None:
 
 
 def _validate_together(config: ConfigDict) -> None:
-    design = design_of(config)
-    stages = len(design.stage_sizes)
-    for part in ("stage_channels", "kernel_sizes", "shortcut_kernels"):
-        if len(getattr(design, part)) != stages:
-            raise _field_error(
-                f"design.{part}",
-                f"has {len(getattr(design, part))} numbers and design.stage_sizes {stages}: "
-                "each stage needs one of both",
-                "conflict",
-            )
-    if sum(design.stage_sizes) > MAX_BLOCKS:
-        raise _field_error(
-            "design.stage_sizes",
-            f"is {design.stage_sizes}, {sum(design.stage_sizes):,} blocks in all: "
-            f"it must be {MAX_BLOCKS:,} at most",
-        )
-    if design.block == "bottleneck" and design.shortcut == "none":
-        raise _field_error(
-            "design.shortcut", "is 'none', which needs design.block=basic", "conflict"
-        )
-    if design.shortcut == "pad" and list(design.stage_channels) != sorted(design.stage_channels):
-        raise _field_error(
-            "design.shortcut",
-            "is 'pad', which can only add channels, but design.stage_channels is "
-            f"{design.stage_channels}: use 'projection'",
-            "conflict",
-        )
+    _validate_design(design_of(config))
     if config.optimizer == "adam" and config.weight_decay:
         raise _field_error(
             "weight_decay",
@@ -391,6 +368,41 @@ def _validate_together(config: ConfigDict) -> None:
         raise _field_error(
             "archive",
             f"is CIFAR-10's, but config.dataset is {config.dataset!r}: use config.dataset=cifar10",
+            "conflict",
+        )
+
+
+def _validate_design(design: Design) -> None:
+    stages = len(design.stage_sizes)
+    for part in ("stage_channels", "kernel_sizes", "shortcut_kernels"):
+        if len(getattr(design, part)) != stages:
+            raise _field_error(
+                f"design.{part}",
+                f"has {len(getattr(design, part))} numbers and design.stage_sizes {stages}: "
+                "each stage needs one of both",
+                "conflict",
+            )
+    if sum(design.stage_sizes) > MAX_BLOCKS:
+        raise _field_error(
+            "design.stage_sizes",
+            f"is {design.stage_sizes}, {sum(design.stage_sizes):,} blocks in all: "
+            f"it must be {MAX_BLOCKS:,} at most",
+        )
+    if design.block == "bottleneck" and design.shortcut == "none":
+        raise _field_error(
+            "design.shortcut", "is 'none', which needs design.block=basic", "conflict"
+        )
+    if design.stochastic_depth and design.shortcut == "none":
+        raise _field_error(
+            "design.stochastic_depth",
+            f"is {design.stochastic_depth}, which needs shortcuts: set design.shortcut",
+            "conflict",
+        )
+    if design.shortcut == "pad" and list(design.stage_channels) != sorted(design.stage_channels):
+        raise _field_error(
+            "design.shortcut",
+            "is 'pad', which can only add channels, but design.stage_channels is "
+            f"{design.stage_channels}: use 'projection'",
             "conflict",
         )
 

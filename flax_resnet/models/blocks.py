@@ -8,6 +8,8 @@ from flax import linen as nn
 
 from flax_resnet.models.designs import Design
 from flax_resnet.models.layers import Images, Layers, NewImages
+from flax_resnet.models.squeeze_excitation import SqueezeExcitation
+from flax_resnet.models.stochastic_depth import drop_branch
 
 
 class ResidualBlock(nn.Module):
@@ -18,12 +20,14 @@ class ResidualBlock(nn.Module):
       stage: index of the block's stage, from 0.
       strides: 2 halves the image, 1 keeps it.
       layers: makes its layers.
+      drop_rate: probability that training leaves out the branch for an image.
     """
 
     design: Design
     stage: int
     strides: int = 1
     layers: Layers = Layers()
+    drop_rate: float = 0.0
 
     expansion: ClassVar[int]  # output channels over the stage's channels
 
@@ -31,6 +35,10 @@ class ResidualBlock(nn.Module):
     def __call__(self, inputs: Images, train: bool) -> NewImages:
         """Images through the branch, the shortcut and the addition."""
         x = self.branch(inputs, train)
+        if self.design.squeeze_excitation == "blocks":
+            x = SqueezeExcitation(self.layers, name="se")(x)
+        if self.drop_rate and train:
+            x = drop_branch(x, self.drop_rate, self.make_rng("dropout"))
         if self.design.shortcut != "none":
             x = x + self._shortcut(inputs, x.shape[-1], train)
         return nn.relu(x)
@@ -40,11 +48,19 @@ class ResidualBlock(nn.Module):
         raise NotImplementedError
 
     def conv_norm(
-        self, x: jax.Array, train: bool, index: int, features: int, kernel_size: int, strides: int
+        self,
+        x: jax.Array,
+        train: bool,
+        index: int,
+        features: int,
+        kernel_size: int,
+        strides: int,
+        last: bool = False,
     ) -> jax.Array:
         """The branch's convolution number `index`, from 1, and its BatchNorm."""
+        scale = 0.0 if last and self.design.zero_last_scale else 1.0
         x = self.layers.conv(features, kernel_size, strides, name=f"conv{index}")(x)
-        return self.layers.norm(name=f"norm{index}")(x, train)
+        return self.layers.norm(initial_scale=scale, name=f"norm{index}")(x, train)
 
     def _shortcut(self, x: jax.Array, features: int, train: bool) -> jax.Array:
         if self.strides == 1 and x.shape[-1] == features:
@@ -67,7 +83,7 @@ class BasicBlock(ResidualBlock):
         channels = self.design.stage_channels[self.stage]
         kernel_size = self.design.kernel_sizes[self.stage]
         x = nn.relu(self.conv_norm(x, train, 1, channels, kernel_size, self.strides))
-        return self.conv_norm(x, train, 2, channels, kernel_size, 1)
+        return self.conv_norm(x, train, 2, channels, kernel_size, 1, last=True)
 
 
 class Bottleneck(ResidualBlock):
@@ -82,7 +98,7 @@ class Bottleneck(ResidualBlock):
         strides = (self.strides, 1) if self.design.bottleneck_stride == "1x1" else (1, self.strides)
         x = nn.relu(self.conv_norm(x, train, 1, channels, 1, strides[0]))
         x = nn.relu(self.conv_norm(x, train, 2, channels, kernel_size, strides[1]))
-        return self.conv_norm(x, train, 3, channels * self.expansion, 1, 1)
+        return self.conv_norm(x, train, 3, channels * self.expansion, 1, 1, last=True)
 
 
 BLOCKS: dict[str, type[ResidualBlock]] = {"basic": BasicBlock, "bottleneck": Bottleneck}

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from flax_resnet.models.blocks import BLOCKS
 from flax_resnet.models.designs import Design
+from flax_resnet.models.squeeze_excitation import squeezed_channels
 
 ImageShape = tuple[int, int, int]
 MapShape = tuple[int, int]
@@ -85,6 +86,10 @@ def count(design: Design, num_classes: int, image_shape: ImageShape) -> Cost:
     for times, part in _parts(design, image_shape):
         params += times * part.params
         multiply_adds += times * part.multiply_adds
+    for channels in _excited(design):
+        squeezed = squeezed_channels(channels)
+        params += 2 * channels * squeezed + channels + squeezed
+        multiply_adds += 2 * channels * squeezed
     return Cost(params, multiply_adds)
 
 
@@ -105,6 +110,17 @@ def depth(design: Design) -> int:
     """Layers with weights on the way from image to logits, shortcuts aside: ResNet-20's 20."""
     convolutions = 2 if design.block == "basic" else 3
     return 2 + convolutions * sum(design.stage_sizes)
+
+
+def _excited(design: Design) -> list[int]:
+    """The channels of each map that squeeze-and-excitation scales."""
+    if design.squeeze_excitation == "stem":
+        return [design.stem_channels]
+    if design.squeeze_excitation == "none":
+        return []
+    expansion = BLOCKS[design.block].expansion
+    stages = zip(design.stage_sizes, design.stage_channels, strict=True)
+    return [expansion * channels for blocks, channels in stages for _ in range(blocks)]
 
 
 def _strided(shape: MapShape, strides: int) -> MapShape:

@@ -27,6 +27,11 @@ class Design:
       stem: 'cifar' (3x3, stride 1) or 'imagenet' (7x7, stride 2, then a 3x3 max pool, stride 2).
       bottleneck_stride: the convolution that halves the image in a bottleneck, '1x1' (the first,
         as in Figure 3) or '3x3' (what most libraries ship).
+      squeeze_excitation: after the 'stem', in all 'blocks' before the addition, or 'none'.
+      stochastic_depth: probability that training leaves out the last block's branch for an image;
+        it grows linearly with the block's number.
+      zero_last_scale: whether the scale of a block's last BatchNorm starts at 0, and so the block
+        as its shortcut (Goyal et al. 2017, arXiv 1706.02677, section 5.1).
     """
 
     stage_sizes: tuple[int, ...]
@@ -38,6 +43,9 @@ class Design:
     shortcut: Literal["projection", "pad", "none"] = "projection"
     stem: Literal["cifar", "imagenet"] = "cifar"
     bottleneck_stride: Literal["1x1", "3x3"] = "1x1"
+    squeeze_excitation: Literal["none", "stem", "blocks"] = "none"
+    stochastic_depth: float = 0.0
+    zero_last_scale: bool = False
 
     @property
     def stem_channels(self) -> int:

@@ -65,10 +65,14 @@ class Layers:
             name=name,
         )
 
-    def norm(self, *, name: str | None = None) -> BatchNorm:
+    def norm(self, *, initial_scale: float = 1.0, name: str | None = None) -> BatchNorm:
         """Batch normalization."""
         return BatchNorm(
-            axis_name=self.axis_name, dtype=self.dtype, param_dtype=self.param_dtype, name=name
+            initial_scale=initial_scale,
+            axis_name=self.axis_name,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            name=name,
         )
 
     def linear(self, features: int, fan_in: int, *, name: str | None = None) -> nn.Dense:

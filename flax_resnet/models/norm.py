@@ -25,6 +25,7 @@ class BatchNorm(nn.Module):
     Attributes:
       momentum: share of the old running average that is kept; PyTorch's 0.1 is 0.9 here.
       epsilon: added to the variance before the square root.
+      initial_scale: what the scale starts from.
       axis_name: mapped axis over which the statistics are shared; None: those of the local batch.
       dtype: dtype of the output.
       param_dtype: dtype of scale, bias, running mean and variance.
@@ -32,6 +33,7 @@ class BatchNorm(nn.Module):
 
     momentum: float = 0.9
     epsilon: float = 1e-5
+    initial_scale: float = 1.0
     axis_name: str | None = None
     dtype: Dtype = jnp.float32
     param_dtype: Dtype = jnp.float32
@@ -46,7 +48,8 @@ class BatchNorm(nn.Module):
             "batch_stats", "mean", jnp.zeros, (features,), self.param_dtype
         )
         running_var = self.variable("batch_stats", "var", jnp.ones, (features,), self.param_dtype)
-        scale = self.param("scale", nn.initializers.ones, (features,), self.param_dtype)
+        initial = nn.initializers.constant(self.initial_scale)
+        scale = self.param("scale", initial, (features,), self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros, (features,), self.param_dtype)
 
         x = inputs.astype(self.param_dtype)

@@ -8,7 +8,9 @@ from flax_resnet.models.blocks import BLOCKS
 from flax_resnet.models.designs import Design
 from flax_resnet.models.layers import AvgPool, Convolve, Images, InitName, Layers
 from flax_resnet.models.norm import Dtype
+from flax_resnet.models.squeeze_excitation import SqueezeExcitation
 from flax_resnet.models.stems import STEMS
+from flax_resnet.models.stochastic_depth import drop_rates
 
 
 class ResNet(nn.Module):
@@ -40,11 +42,16 @@ class ResNet(nn.Module):
             self.weight_init, self.dtype, self.param_dtype, self.axis_name, self.convolve
         )
         x = STEMS[design.stem](layers, design.stem_channels, images.astype(self.dtype), train)
+        if design.squeeze_excitation == "stem":
+            x = SqueezeExcitation(layers, name="stem_se")(x)
+        rates = drop_rates(design.stochastic_depth, design.stage_sizes)
         for stage, num_blocks in enumerate(design.stage_sizes):
             for index in range(num_blocks):
                 strides = 2 if stage > 0 and index == 0 else 1
                 name = f"stage{stage + 1}_block{index + 1}"
-                x = BLOCKS[design.block](design, stage, strides, layers, name=name)(x, train)
+                block = BLOCKS[design.block]
+                rate = rates[stage][index]
+                x = block(design, stage, strides, layers, rate, name=name)(x, train)
         x = AvgPool(design.pool_size, name="head_pool")(x.astype(self.param_dtype))
         x = x.reshape(x.shape[0], -1)
         return layers.linear(self.num_classes, fan_in=x.shape[-1], name="head")(x)

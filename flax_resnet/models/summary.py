@@ -15,6 +15,7 @@ from flax import linen as nn
 
 from flax_resnet.models.layers import AvgPool, MaxPool, window_of
 from flax_resnet.models.resnet import ResNet
+from flax_resnet.models.squeeze_excitation import SqueezeExcitation, squeezed_channels
 from flax_resnet.report.table import Table
 
 ImageShape = tuple[int, int, int]
@@ -26,12 +27,13 @@ class Row:
 
     Attributes:
       path: the module's name, parts joined by '/', which its parameters have too.
-      kind: 'Conv', 'BatchNorm', 'Dense', 'MaxPool' or 'AvgPool'.
+      kind: 'Conv', 'BatchNorm', 'Dense', 'MaxPool', 'AvgPool' or 'SqueezeExcitation', whose two
+        linear layers have no rows of their own.
       description: kernel, features and stride, such as '3x3, 64, stride 1'.
       output_shape: (height, width, channels), or (features,) of a linear layer.
       params: number of trainable parameters.
       multiply_adds: of one image: for every output pixel, kernel area times channels in times
-        channels out, pixels of the padding included. 0 but for Conv and Dense.
+        channels out, pixels of the padding included. 0 but for these layers and linear ones.
     """
 
     path: str
@@ -69,7 +71,7 @@ class Summary:
 def summarize(model: ResNet, image_shape: ImageShape) -> Summary:
     """Layers and totals of `model` for one image of `image_shape` (height, width, channels)."""
     rows: list[Row] = []
-    activations_bytes = 0
+    activations: list[int] = []  # bytes of each row's output
 
     def record(
         call: Callable[..., Any],
@@ -77,13 +79,14 @@ def summarize(model: ResNet, image_shape: ImageShape) -> Summary:
         kwargs: dict[str, Any],
         context: nn.module.InterceptorContext,
     ) -> Any:
-        nonlocal activations_bytes
         before = len(rows)
         outputs = call(*args, **kwargs)
+        if isinstance(context.module, SqueezeExcitation):
+            del rows[before:], activations[before:]
         # A module in which no other one was called is a layer.
         if context.method_name == "__call__" and len(rows) == before:
             rows.append(_row(context.module, args[0].shape, outputs.shape))
-            activations_bytes += _bytes(outputs)
+            activations.append(_bytes(outputs))
         return outputs
 
     with nn.intercept_methods(record):
@@ -95,7 +98,7 @@ def summarize(model: ResNet, image_shape: ImageShape) -> Summary:
         multiply_adds=sum(row.multiply_adds for row in rows),
         params_bytes=_bytes(variables["params"]),
         batch_stats_bytes=_bytes(variables["batch_stats"]),
-        activations_bytes=activations_bytes,
+        activations_bytes=sum(activations),
         input_bytes=math.prod(image_shape) * jnp.dtype(model.dtype).itemsize,
     )
 
@@ -160,6 +163,10 @@ def _row(module: nn.Module, inputs: tuple[int, ...], outputs: tuple[int, ...]) -
         case nn.Dense():
             description = f"{inputs[-1]} to {module.features}"
             multiply_adds = inputs[-1] * math.prod(outputs)
+        case SqueezeExcitation():
+            channels, squeezed = inputs[-1], squeezed_channels(inputs[-1])
+            description = f"{channels} to {squeezed} to {channels}"
+            multiply_adds = 2 * channels * squeezed
         case MaxPool():
             description = "3x3, stride 2"
         case AvgPool():

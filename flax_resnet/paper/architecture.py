@@ -93,7 +93,10 @@ def read_architecture(model: ResNet, image_shape: ImageShape) -> Architecture:
 def _block(rows: Sequence[Row], input_shape: tuple[int, ...], plain: bool) -> BlockDrawing:
     on_shortcut = [row for row in rows if row.path.split("/")[1].startswith("shortcut")]
     # ReLU follows the addition, not the last convolution; a plain net adds nothing.
-    branch = _boxes([row for row in rows if row not in on_shortcut], relu_last=plain)
+    branch = _boxes(
+        [row for row in rows if row not in on_shortcut],
+        relu_last=plain and rows[-1].kind == "BatchNorm",
+    )
     projection = None
     if plain:
         shortcut: Shortcut = "none"
@@ -116,8 +119,9 @@ def _boxes(rows: Sequence[Row], relu_last: bool) -> tuple[Box, ...]:
             )
         else:
             boxes.append(Box(_words(row), "", row.params, row.output_shape))
-    if not relu_last and boxes and boxes[-1].after:
-        boxes[-1] = dataclasses.replace(boxes[-1], after="BatchNorm")
+    last = max((i for i, box in enumerate(boxes) if box.after), default=-1)
+    if not relu_last and last >= 0:
+        boxes[last] = dataclasses.replace(boxes[last], after="BatchNorm")
     return tuple(boxes)
 
 
@@ -125,6 +129,8 @@ def _words(row: Row) -> str:
     if row.kind == "Conv":
         kernel, rest = row.description.split(", ", 1)
         return f"{kernel} conv, {rest}"
+    if row.kind == "SqueezeExcitation":
+        return f"squeeze-excitation, {row.description}"
     names = {"Dense": "linear", "MaxPool": "max pool", "AvgPool": "average pool"}
     return f"{names[row.kind]}, {row.description}"
 

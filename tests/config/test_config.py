@@ -178,7 +178,8 @@ def test_an_argument_that_is_no_override_is_refused(arguments, code, field, fact
         ("mixup_alpha", "did you mean config.mixup?"),
         ("grad_clip", "did you mean config.clip_norm?"),
         ("gradient_accumulation_steps", "did you mean config.micro_batches?"),
-        ("design.drop_path", "not supported"),
+        ("design.drop_path", "did you mean config.design.stochastic_depth?"),
+        ("squeeze_excite", "did you mean config.design.squeeze_excitation?"),
         ("jitter", "did you mean config.color_jitter?"),
         ("weight_ema", "did you mean config.ema_decay?"),  # nearer to weight_decay
         ("get", ""),

@@ -1,5 +1,6 @@
 """The formula against the network itself."""
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -22,6 +23,14 @@ DESIGNS = {
     "plain": (MODELS["plain20"], CIFAR),
     "imagenet": (MODELS["imagenet_resnet18"], ODD),
     "bottleneck": (MODELS["imagenet_resnet50"], ODD),
+    "squeeze-and-excitation after the stem": (
+        dataclasses.replace(MODELS["resnet20"], squeeze_excitation="stem"),
+        CIFAR,
+    ),
+    "squeeze-and-excitation in blocks": (
+        dataclasses.replace(MODELS["imagenet_resnet50"], squeeze_excitation="blocks"),
+        ODD,
+    ),
     "bottleneck that strides in its 3x3": (
         Design((1, 2), (8, 8), (3, 5), (1, 3), None, "bottleneck", bottleneck_stride="3x3"),
         CIFAR,

@@ -44,6 +44,15 @@ def test_revised_network_is_that_of_figure_4():
     assert [box.after for box in blocks[0].branch] == ["BatchNorm, ReLU", "BatchNorm"]
 
 
+def test_squeeze_and_excitation_has_a_box_without_the_blocks_relu_before_it():
+    (block,), _ = read(dataclasses.replace(TINY, squeeze_excitation="blocks")).stages
+    assert [box.after for box in block.branch] == ["BatchNorm, ReLU", "BatchNorm", ""]
+    assert block.branch[-1].text == "squeeze-excitation, 4 to 1 to 4"
+    assert block.shortcut == "identity"
+    stem = read(dataclasses.replace(TINY, squeeze_excitation="stem")).stem
+    assert [(box.after, box.params) for box in stem] == [("BatchNorm, ReLU", 116), ("", 13)]
+
+
 def test_blocks_alike_are_drawn_once():
     first, second = read(dataclasses.replace(TINY, stage_sizes=(3, 3))).stages
     assert [block.repeats for block in first] == [3]
