@@ -23,6 +23,7 @@ from flax_resnet.engine.steps import (
 from flax_resnet.engine.views import predict_views
 from flax_resnet.models.layers import Convolve
 from flax_resnet.models.resnet import ResNet
+from flax_resnet.optim.averages import SlowSteps
 from flax_resnet.optim.groups import decay_mask, freeze, scale_norm_biases
 from flax_resnet.optim.optimizers import OPTIMIZERS
 from flax_resnet.optim.schedules import make_schedule
@@ -157,7 +158,19 @@ def build_train_step(
         num_classes=num_classes,
         mix=_build_mix(config),
         micro_batches=config.micro_batches,
+        slow_steps=_build_slow_steps(config),
+        slow_statistics=config.lookahead_statistics,
     )
+
+
+def keeps_averages(config: ConfigDict) -> bool:
+    """Whether the training state holds averages, or Lookahead's slow weights."""
+    return config.ema_decay > 0 or config.lookahead_steps > 0
+
+
+def _build_slow_steps(config: ConfigDict) -> SlowSteps | None:
+    every, decay = config.lookahead_steps, config.lookahead_decay
+    return (lambda step: (step % every == 0, decay)) if every else None
 
 
 def _build_mix(config: ConfigDict) -> Mix | None:
@@ -180,5 +193,5 @@ def abstract_checkpoint(
 ) -> tuple[Any, Any]:
     """Shapes and dtypes of a run's training state and metric sums; no weight is allocated."""
     model, optimizer = build_model(config, num_classes), build_optimizer(config)
-    state = abstract_state(model, optimizer, image_shape, averages=config.ema_decay > 0)
+    state = abstract_state(model, optimizer, image_shape, averages=keeps_averages(config))
     return state, jax.eval_shape(MetricSums.zeros)

@@ -367,6 +367,19 @@ _SECTIONS: dict[str, tuple[Field, ...]] = {
             "of a moving average of all weights, which is then evaluated; 0: none", since=3,
         ),
         Field(
+            "lookahead_steps", 0, integer(0, _MOST),
+            "Lookahead: steps after which slow weights follow and are gone on from; 0: none",
+            since=3,
+        ),
+        Field(
+            "lookahead_decay", 0.5, _FRACTION,
+            "for lookahead: share of the old slow weights that is kept", since=3,
+        ),
+        Field(
+            "lookahead_statistics", True, flag(),
+            "for lookahead: BatchNorm's statistics are slow, too", since=3,
+        ),
+        Field(
             "on_nan", "stop", choice("stop", "skip"),
             "at a loss or gradient that is not finite: stop, or skip the step",
             free=True,  # decides how a stopped run continues

@@ -30,7 +30,7 @@ _GROUPS = {name[: dot.start()] for name in FIELDS for dot in re.finditer(r"\.", 
 # What other programs have, by the words of a field's name.
 _UNSUPPORTED = re.compile(
     r"(?:^|[._])(dropout|(?:rand|auto)_?aug(?:ment)?"
-    r"|swa|sam|lookahead|amp|loss_scale|early_stopping|patience|distillation|teacher"
+    r"|swa|sam|amp|loss_scale|early_stopping|patience|distillation|teacher"
     r"|group_norm)(?:_|$)"
 )
 # What has another name here.
@@ -40,6 +40,7 @@ _NAMED_HERE = {
     r"cut_?mix": "cutmix",
     r"cut_?out|erasing": "cutout",
     r"(^|_)ema(_|$)": "ema_decay",
+    r"look_?ahead": "lookahead_steps",
     r"clip": "clip_norm",
     r"accum": "micro_batches",
     r"(^|_)tta(_|$)": "test_views",
@@ -362,6 +363,10 @@ def _validate_together(config: ConfigDict) -> None:
         )
     if config.batch_norm == "group" and config.parallel == "pmap":
         raise _field_error("batch_norm", "is group, which needs config.parallel=jit", "conflict")
+    if config.ema_decay and config.lookahead_steps:
+        raise _field_error(
+            "lookahead_steps", "and ema_decay are both on: set one of them to 0", "conflict"
+        )
     if config.mixup and config.cutmix:
         raise _field_error("cutmix", "and mixup are both on: set one of them to 0", "conflict")
     if config.archive is not None and config.dataset != "cifar10":

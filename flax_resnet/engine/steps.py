@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, UInt8
 from flax_resnet.engine.losses import Labels, cross_entropy, is_correct
 from flax_resnet.engine.mixing import Mix, soften
 from flax_resnet.engine.state import MetricSums, TrainState
-from flax_resnet.optim.averages import moving_average
+from flax_resnet.optim.averages import SlowSteps, lookahead, moving_average
 
 Images = UInt8[Array, "batch height width channels"]
 Normalize = Callable[[UInt8[Array, "*shape channels"]], Float[Array, "*shape channels"]]
@@ -69,6 +69,8 @@ def make_train_step(
     num_classes: int = 0,
     mix: Mix | None = None,
     micro_batches: int = 1,
+    slow_steps: SlowSteps | None = None,
+    slow_statistics: bool = True,
 ) -> TrainStep:
     """A training step.
 
@@ -76,7 +78,8 @@ def make_train_step(
     hparams['label_smoothing'] if it is there, and images and labels mixed by `mix`. The optimizer
     gets `hparams` as extra arguments; its updates are scaled by hparams['learning_rate'] (1 if
     missing) and `schedule(state.step)`. The averages, if the state has any, follow with
-    hparams['ema_decay'].
+    hparams['ema_decay']; with `slow_steps` they are Lookahead's slow weights, and BatchNorm's
+    statistics among them only with `slow_statistics`.
 
     The batch is taken in as many of `micro_batches` equal parts as divide it, one after the other,
     with the mean of their gradients. The result is that of the whole batch, but for BatchNorm,
@@ -134,14 +137,30 @@ def make_train_step(
             opt_state=opt_state,
         )
         if state.averages is not None:
-            averages = moving_average(
-                state.averages, dict(new_state.variables), state.step, hparams["ema_decay"]
-            )
-            new_state = dataclasses.replace(new_state, averages=averages)
+            new_state = _averaged(new_state, hparams, slow_steps, slow_statistics)
         new = new_state, sums.add(loss, correct, count)
         return _keep_finite(_all_finite((loss, new_state)), new, (state, sums), on_nan)
 
     return TrainStep(train_step, hparams or {})
+
+
+def _averaged(
+    state: TrainState,
+    hparams: Mapping[str, Any],
+    slow_steps: SlowSteps | None,
+    slow_statistics: bool,
+) -> TrainState:
+    """The state after a step with its averages brought up to date."""
+    values = dict(state.variables)
+    if slow_steps is None:
+        averages = moving_average(state.averages, values, state.step - 1, hparams["ema_decay"])
+        return dataclasses.replace(state, averages=averages)
+    averages, values = lookahead(state.averages, values, *slow_steps(state.step))
+    if not slow_statistics:
+        averages["batch_stats"] = values["batch_stats"] = state.batch_stats
+    return dataclasses.replace(
+        state, averages=averages, params=values["params"], batch_stats=values["batch_stats"]
+    )
 
 
 def _loss_and_grads_in_parts(

@@ -1,9 +1,14 @@
 """Averages of a network's weights over the steps, to evaluate with."""
 
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
+
+# Steps taken -> (whether the slow weights take a step now, the share of them that is kept).
+SlowSteps = Callable[[Any], tuple[Any, Any]]
 
 
 def moving_average(averages: Any, values: Any, step: Any, decay: Any) -> Any:
@@ -20,3 +25,22 @@ def moving_average(averages: Any, values: Any, step: Any, decay: Any) -> Any:
     """
     keep = jnp.minimum(decay, (1 + step) / (10 + step))
     return optax.incremental_update(values, averages, 1 - keep)
+
+
+def lookahead(averages: Any, values: Any, is_due: Any, decay: Any) -> tuple[Any, Any]:
+    """The slow weights, and the weights to go on with: where a slow step is due, the same.
+
+    Zhang et al. 2019, "Lookahead Optimizer: k steps forward, 1 step back", algorithm 1.
+
+    Args:
+      averages: the slow weights.
+      values: the new, fast weights.
+      is_due: whether the slow weights take a step.
+      decay: share of the old slow weights that is kept: 1 - alpha.
+    """
+    slow = optax.incremental_update(values, averages, 1 - decay)
+
+    def where_due(old: Any) -> Any:
+        return jax.tree.map(lambda a, b: jnp.where(is_due, a, b), slow, old)
+
+    return where_due(averages), where_due(values)

@@ -18,6 +18,7 @@ from flax_resnet.config.build import (
     build_optimizer,
     build_schedule,
     build_train_step,
+    keeps_averages,
 )
 from flax_resnet.config.conv_choice import CONVOLVE, WITHOUT_WINOGRAD
 from flax_resnet.config.load import check_image_size
@@ -316,7 +317,7 @@ def _initial_state(config: ConfigDict, data: DataInfo) -> TrainState:
         build_optimizer(config),
         data.image_shape,
         config.seed,
-        averages=config.ema_decay > 0,
+        averages=keeps_averages(config),
     )
     _check_frozen(config, state.params)
     if config.init_from is None:

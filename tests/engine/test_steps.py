@@ -184,6 +184,43 @@ def test_averages_follow_the_steps():
     assert state.evaluated is state.averages
 
 
+@pytest.mark.parametrize("statistics", [True, False])
+def test_lookahead_is_optaxs_and_its_slow_weights_are_evaluated(statistics):
+    model, optimizer = Linear(draws=True), OPTIMIZERS["momentum"]()
+    step = jax.jit(
+        make_train_step(
+            model, optimizer, optax.constant_schedule(0.1), normalize,
+            slow_steps=lambda step: (step % 3 == 0, 0.25), slow_statistics=statistics,
+        )
+    )  # fmt: skip
+    state, sums = init_state(model, optimizer, SHAPE, 0, averages=True), MetricSums.zeros()
+    theirs = optax.lookahead(optax.sgd(0.1, 0.9), sync_period=3, slow_step_size=0.75)
+    params = optax.LookaheadParams.init_synced(state.params)
+    opt_state = theirs.init(params)
+
+    def loss(params: Any) -> jax.Array:
+        logits = Linear().apply({"params": params, "batch_stats": {"drawn": 0.0}}, IMAGES / 255.0)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, LABELS).mean()
+
+    slow_drawn = 0.0
+    for number in range(1, 8):
+        state, sums = step(state, sums, (IMAGES, LABELS))
+        updates, opt_state = theirs.update(jax.grad(loss)(params.fast), opt_state, params)
+        params = optax.apply_updates(params, updates)
+        for ours, other in ((state.params, params.fast), (state.evaluated["params"], params.slow)):
+            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-4, 1e-6), ours, other)
+        drawn, kept = state.batch_stats["drawn"], state.evaluated["batch_stats"]["drawn"]
+        if not statistics:
+            assert drawn == kept
+        elif number % 3 == 0:
+            key = jax.random.fold_in(jax.random.key(0), number - 1)
+            fresh = Linear(draws=True).apply(
+                dict(state.variables), IMAGES, True, mutable=["batch_stats"], rngs={"dropout": key}
+            )[1]["batch_stats"]["drawn"]
+            slow_drawn = 0.25 * slow_drawn + 0.75 * float(fresh)
+            assert drawn == kept == pytest.approx(slow_drawn, rel=1e-5)
+
+
 def test_averages_are_evaluated_where_there_are_any():
     state = start(Linear(), OPTIMIZERS["sgd"]())
     assert state.evaluated == state.variables and not jax.tree.leaves(state.averages)
