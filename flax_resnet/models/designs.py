@@ -99,6 +99,15 @@ MODELS: dict[str, Design] = {
     "resnet18": _paper((2, 2, 2, 2)),
     **{f"resnet{depth}": _he_cifar(depth) for depth in (20, 32, 44, 56, 110)},
     **{f"plain{depth}": _he_cifar(depth, plain=True) for depth in (20, 56)},
+    # arXiv 2306.12100, as its code has it.
+    "efficient_resnet": Design(
+        stage_sizes=(4, 4, 3),
+        stage_channels=(64, 128, 256),
+        kernel_sizes=(3, 3, 3),
+        shortcut_kernels=(1, 1, 1),
+        pool_size=8,
+        squeeze_excitation="stem",
+    ),
     "imagenet_resnet18": _imagenet((2, 2, 2, 2), "basic"),
     "imagenet_resnet34": _imagenet((3, 4, 6, 3), "basic"),
     "imagenet_resnet50": _imagenet((3, 4, 6, 3), "bottleneck"),

@@ -23,10 +23,7 @@ DESIGNS = {
     "plain": (MODELS["plain20"], CIFAR),
     "imagenet": (MODELS["imagenet_resnet18"], ODD),
     "bottleneck": (MODELS["imagenet_resnet50"], ODD),
-    "squeeze-and-excitation after the stem": (
-        dataclasses.replace(MODELS["resnet20"], squeeze_excitation="stem"),
-        CIFAR,
-    ),
+    "squeeze-and-excitation after the stem": (MODELS["efficient_resnet"], CIFAR),
     "squeeze-and-excitation in blocks": (
         dataclasses.replace(MODELS["imagenet_resnet50"], squeeze_excitation="blocks"),
         ODD,

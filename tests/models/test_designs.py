@@ -24,6 +24,7 @@ PARAMETERS = {
     "resnet110": 1_727_962,
     "plain20": 269_722,
     "plain56": 853_018,
+    "efficient_resnet": 4_697_742,
     "imagenet_resnet18": 11_689_512,
     "imagenet_resnet34": 21_797_672,
     "imagenet_resnet50": 25_557_032,

@@ -23,7 +23,7 @@ def all_params(architecture: Architecture) -> int:
     return boxes
 
 
-@pytest.mark.parametrize("name", ["revised", "resnet18", "plain20", "resnet20"])
+@pytest.mark.parametrize("name", ["revised", "resnet18", "plain20", "resnet20", "efficient_resnet"])
 def test_boxes_hold_every_parameter(name: str):
     architecture = read(MODELS[name])
     assert all_params(architecture) == architecture.params
@@ -49,8 +49,8 @@ def test_squeeze_and_excitation_has_a_box_without_the_blocks_relu_before_it():
     assert [box.after for box in block.branch] == ["BatchNorm, ReLU", "BatchNorm", ""]
     assert block.branch[-1].text == "squeeze-excitation, 4 to 1 to 4"
     assert block.shortcut == "identity"
-    stem = read(dataclasses.replace(TINY, squeeze_excitation="stem")).stem
-    assert [(box.after, box.params) for box in stem] == [("BatchNorm, ReLU", 116), ("", 13)]
+    stem = read(MODELS["efficient_resnet"]).stem
+    assert [(box.after, box.params) for box in stem] == [("BatchNorm, ReLU", 1856), ("", 580)]
 
 
 def test_blocks_alike_are_drawn_once():
