@@ -64,7 +64,7 @@ def torch_runner(path: Path, model: Model) -> Run:
         *modules, leaf = name.split(".")
         translated[name] = state[torch_name(("params", *modules, leaf), names)]
     twin.load_state_dict(translated)
-    twin = twin.eval().to(memory_format=torch.channels_last)
+    twin = twin.eval().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     mean, std = (
         torch.tensor(tuple(v)).reshape(1, 3, 1, 1) for v in (model.config.mean, model.config.std)
     )

@@ -76,8 +76,10 @@ def place_from(
             field="--coordinator",
         )
     try:
-        place = Place(f"{host}:{port}", int(given["num_processes"]), int(given["process_id"]))
-    except (TypeError, ValueError) as error:
+        place = Place(
+            f"{host}:{port}", *(int(str(given[name])) for name in ("num_processes", "process_id"))
+        )
+    except ValueError as error:
         raise UserError(
             f"--num-processes and --process-id must be whole numbers ({reason(error)})",
             field="--process-id",
@@ -155,7 +157,7 @@ def _end_in_one_line() -> None:
     It does so where it hears no more of another process; Python cannot be asked in its place, as
     the callback that it offers fails (jaxlib 0.10 to 0.12: std::bad_cast).
     """
-    from jaxlib import utils
+    from jaxlib import utils  # pyright: ignore[reportAttributeAccessIssue]
 
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0":  # the user wants to see C++'s own words
         return

@@ -84,7 +84,8 @@ def main() -> None:
         jax.enable_x64(True),
     ):
         found = trained(jax.devices())
-        np.savez(f"{args.output}{jax.process_index()}.npz", agreed=agreed(), **found)
+        arrays: dict[str, Any] = {"agreed": agreed(), **found}
+        np.savez(f"{args.output}{jax.process_index()}.npz", **arrays)
 
 
 if __name__ == "__main__":

@@ -214,9 +214,10 @@ def test_lookahead_is_optaxs_and_its_slow_weights_are_evaluated(statistics):
             assert drawn == kept
         elif number % 3 == 0:
             key = jax.random.fold_in(jax.random.key(0), number - 1)
-            fresh = Linear(draws=True).apply(
+            _, changed = Linear(draws=True).apply(
                 dict(state.variables), IMAGES, True, mutable=["batch_stats"], rngs={"dropout": key}
-            )[1]["batch_stats"]["drawn"]
+            )
+            fresh: Any = changed["batch_stats"]["drawn"]
             slow_drawn = 0.25 * slow_drawn + 0.75 * float(fresh)
             assert drawn == kept == pytest.approx(slow_drawn, rel=1e-5)
 

@@ -1,6 +1,7 @@
 """Squeeze-and-excitation, stochastic depth and the last scale."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +31,7 @@ def test_squeeze_and_excitation_scales_each_channel_by_all_channels_means():
     params = jax.tree.map(jnp.float32, params)
     hidden = np.maximum(x.mean((1, 2)) @ first + biases[0], 0)
     gate = 1 / (1 + np.exp(-(hidden @ second + biases[1])))
-    ours = SqueezeExcitation(Layers()).apply({"params": params}, x)
+    ours: Any = SqueezeExcitation(Layers()).apply({"params": params}, x)
     np.testing.assert_allclose(ours, x * gate[:, None, None], 1e-4, 1e-5)
 
 
@@ -85,6 +86,7 @@ def test_a_block_with_its_last_scale_at_zero_starts_as_its_shortcut():
     x = jnp.float32(np.random.RandomState(0).normal(size=(2, 6, 6, 4)))
     for zero in (True, False):
         module = BasicBlock(dataclasses.replace(DESIGN, zero_last_scale=zero), stage=0)
-        y, variables = module.init_with_output(jax.random.key(0), x, True)
+        found: Any = module.init_with_output(jax.random.key(0), x, True)
+        y, variables = found
         assert (y == np.maximum(x, 0)).all() == zero
         assert float(variables["params"]["norm1"]["scale"].min()) == 1
