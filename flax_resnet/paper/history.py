@@ -1,7 +1,6 @@
 """The results of a planned run on disk, and how far it got."""
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,9 @@ from flax_resnet.config.compat import FREE_FIELDS
 from flax_resnet.config.load import flat_fields
 from flax_resnet.paper.data_note import DataNote, describe_data
 from flax_resnet.paper.plan import PlannedRun, load_run_config
-from flax_resnet.process.files import read_text
 from flax_resnet.runs.folder import DataInfo, RunFolder
+from flax_resnet.runs.machines import read_machines
 from flax_resnet.runs.metrics_log import Row, read_epochs
-
-MACHINES_FILE = "machines.json"
 
 # Fields that do not change the recipe, or are reported elsewhere.
 _NOT_RECIPE = FREE_FIELDS | {
@@ -41,7 +38,7 @@ class History:
       data_note: a description of them.
       departures: field -> value, where the config differs from the recipe.
       recipe_epochs: number of epochs in the recipe's file.
-      machines: those it was trained on, as from machine.machine.
+      machines: those it was trained on, as from process.machine.
     """
 
     run: PlannedRun
@@ -122,14 +119,6 @@ def _departures(recipe: ConfigDict, config: ConfigDict) -> dict[str, Any]:
         for field, value in made.items()
         if field not in _NOT_RECIPE and value != planned.get(field)
     }
-
-
-def read_machines(path: Path) -> list[dict[str, Any]]:
-    """The machines that a run was trained on; [] if not recorded."""
-    try:
-        return json.loads(read_text(path / MACHINES_FILE))
-    except (OSError, ValueError):
-        return []
 
 
 def scope(histories: Sequence[History]) -> str:

@@ -1,6 +1,5 @@
 """Trains the runs of the report one after the other, resuming those that were stopped."""
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,11 +7,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from flax_resnet.config.compat import check_may_resume
-from flax_resnet.paper.history import MACHINES_FILE, read_machines
 from flax_resnet.paper.plan import PlannedRun
-from flax_resnet.process.errors import UserError
-from flax_resnet.process.files import write_text
-from flax_resnet.process.machine import machine
 from flax_resnet.process.signals import StopRequest
 from flax_resnet.runs.folder import RunFolder
 from flax_resnet.training.loop import train_and_evaluate
@@ -45,7 +40,6 @@ def train_runs(
     for number, (run, config) in enumerate(runs, start=1):
         last = _last_epoch(run, until_epoch)
         logger.info("run %d of %d: %s, %s", number, len(runs), run.name, _goal(config, last))
-        _note_machine(folder / run.name)
         outcome = train_and_evaluate(config, folder / run.name, until_epoch=last, stop=stop)
         if outcome.signum is not None:
             return outcome.signum
@@ -67,17 +61,3 @@ def _check_unchanged(path: Path, config: ConfigDict) -> None:
     run = RunFolder(path)
     if run.config_file.exists():
         check_may_resume(str(path), run.config(), config, "--out")
-
-
-def _note_machine(path: Path) -> None:
-    """Records that this machine trains the run."""
-    known, this = read_machines(path), machine()
-    if this in known:
-        return
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be created: {error.strerror}", code="unwritable", field=str(path)
-        ) from error
-    write_text(path / MACHINES_FILE, json.dumps([*known, this], indent=2) + "\n")

@@ -37,6 +37,7 @@ from flax_resnet.process.errors import UserError
 from flax_resnet.process.files import write_text
 from flax_resnet.runs.checkpoints import Checkpoints, Saved
 from flax_resnet.runs.folder import Arithmetic, DataInfo, RunFolder
+from flax_resnet.runs.machines import note_machine
 from flax_resnet.runs.metrics_log import MetricsLog
 from flax_resnet.training.devices import build_parallel, choose_arithmetic
 from flax_resnet.training.progress import Progress
@@ -134,6 +135,7 @@ def open_session(
     progress = _progress(config, data, checkpoints, parallel)
     checkpoints.check_space(progress.to_save())
     run.claim(config, data, arithmetic)
+    note_machine(run.path)
     # The record of an epoch that is about to be evaluated again is made again, too.
     logged = progress.step - (1 if progress.awaiting_evaluation else 0)
     epochs = logged // batches.steps_per_epoch
