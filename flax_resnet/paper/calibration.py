@@ -5,18 +5,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
 from flax_resnet.inference.calibration import Calibration, calibrate
 from flax_resnet.inference.model import load
 from flax_resnet.inference.test_images import load_test_images
 from flax_resnet.paper.history import percent
-from flax_resnet.plots.style import COLORS, DPI, FONT, GREY, style_axes
 from flax_resnet.process.files import read_text, write_text
 
 FILE = "calibration.json"
-FEWEST = 10  # images of a bin that is drawn
 
 
 def note_calibration(run: Path) -> None:
@@ -53,30 +48,3 @@ def calibration_finding(measured: Calibration) -> str:
         f"it is {word} by {100 * abs(over):.2f} points. Expected calibration error "
         f"({len(measured.images)} bins): {100 * measured.error:.2f} points."
     )
-
-
-def calibration_figure(measured: Calibration, title: str) -> Figure:
-    """Accuracy by confidence where a bin has images enough, and the share of images in each."""
-    figure = Figure(figsize=(5.4, 5.6), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    bins = len(measured.images)
-    left, width = [100 * i / bins for i in range(bins)], 100 / bins
-    heights = [
-        100 * accuracy if images >= FEWEST else 0.0
-        for images, accuracy in zip(measured.images, measured.accuracy, strict=True)
-    ]
-    upper.bar(left, heights, width, align="edge", color=COLORS[0], edgecolor="white")
-    upper.plot([0, 100], [0, 100], color=GREY, linewidth=1.4, linestyle=(0, (4, 1.6)))
-    upper.annotate(
-        "as accurate as confident", (44, 46), rotation=45, rotation_mode="anchor", color=GREY,
-        fontsize=FONT - 2, transform_rotates_text=True, va="bottom", ha="center",
-    )  # fmt: skip
-    style_axes(upper, "", "accuracy (%)")
-    upper.set_xlim(0, 100)
-    upper.set_ylim(0, 100)
-    shares = [100 * count / sum(measured.images) for count in measured.images]
-    lower.bar(left, shares, width, align="edge", color=GREY, edgecolor="white")
-    style_axes(lower, "confidence (%)", "images (%)")
-    figure.suptitle(title, fontsize=FONT, parse_math=False)
-    return figure

@@ -17,8 +17,7 @@ from flax_resnet.paper.provenance import provenance_section
 from flax_resnet.paper.rates import tuned_runs
 from flax_resnet.paper.results import results_section
 from flax_resnet.plots.style import save_figure
-from flax_resnet.process.errors import UserError
-from flax_resnet.process.files import write_text
+from flax_resnet.process.files import make_folder, write_text
 from flax_resnet.process.machine import machine
 from flax_resnet.report.document import Paragraph, Picture, Section
 from flax_resnet.report.html import to_html
@@ -111,14 +110,7 @@ def _at_a_glance(
 
 def _save_pictures(folder: Path, sections: Sequence[Section]) -> dict[str, bytes]:
     """Writes each picture as .png and .svg; returns the SVGs by name."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"--out {folder.parent} cannot be created: {error.strerror}",
-            code="unwritable",
-            field="--out",
-        ) from error
+    make_folder(folder, "--out")
     svgs = {}
     for section in sections:
         for block in section.blocks:

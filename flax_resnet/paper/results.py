@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 from flax_resnet.inference.calibration import Calibration
-from flax_resnet.paper.calibration import calibration_figure, calibration_finding
+from flax_resnet.paper.calibration import calibration_finding
 from flax_resnet.paper.history import Histories, History, percent, scope
 from flax_resnet.paper.plan import seed_run
+from flax_resnet.plots.reliability import calibration_figure
 from flax_resnet.report.document import Block, Paragraph, Picture, Section
 from flax_resnet.report.spread import spread
 from flax_resnet.report.table import Table

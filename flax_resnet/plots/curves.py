@@ -200,20 +200,27 @@ def run_figure(
     return figure
 
 
-def comparison_figure(runs: Mapping[str, Sequence[Row]], title: str) -> Figure:
+def comparison_figure(
+    runs: Mapping[str, Sequence[Row]],
+    title: str,
+    measures: Sequence[Measure] = (LOSS, ACCURACY),
+) -> Figure:
     """Loss and accuracy of several runs side by side, a color and a marker for each.
 
     Args:
       runs: name for the legend -> epochs, at least one each.
       title: of the figure.
+      measures: one for each half, or for the whole of a narrower figure.
     """
+    width = 11 if len(measures) > 1 else 6.4
     labels = [*(short_name(name, 60) for name in runs), "test", "train"]
-    columns = max(1, min(len(labels), 110 // (max(map(len, labels)) + 8)))
+    columns = max(1, min(len(labels), int(10 * width) // (max(map(len, labels)) + 8)))
     height = 4.4 + 0.25 * math.ceil(len(labels) / columns)
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08)
-    figure = Figure(figsize=(11, height), dpi=DPI, layout=layout)
+    figure = Figure(figsize=(width, height), dpi=DPI, layout=layout)
     FigureCanvasAgg(figure)
-    for axes, measure in zip(figure.subplots(1, 2), (LOSS, ACCURACY), strict=True):
+    grid = figure.subplots(1, len(measures), squeeze=False)[0]
+    for axes, measure in zip(grid, measures, strict=True):
         for i, rows in enumerate(runs.values()):
             color, marker = COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)]
             _add_line(axes, rows, "train", measure, color, marker, thin=True)

@@ -1,5 +1,6 @@
 """The look shared by all figures, and writing them to files."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -56,3 +57,11 @@ def save_figure(figure: Figure, path: Path) -> None:
     date = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(picture_format)
     with matplotlib.rc_context({"svg.hashsalt": path.stem}), replacing(path) as part:
         figure.savefig(part, format=picture_format, metadata=date)
+
+
+def svg_of(figure: Figure, name: str) -> bytes:
+    """A figure as an SVG for a page; `name` is unique on it."""
+    file = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": name}):
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    return file.getvalue()

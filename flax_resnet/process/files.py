@@ -83,6 +83,20 @@ def replacing(path: Path) -> Iterator[Path]:
             part.unlink()
 
 
+def make_folder(path: Path, option: str) -> None:
+    """Makes a folder and those above it, where they are not there.
+
+    Raises:
+      UserError: it cannot be made; the option that names it is named.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{option} {path} cannot be created: {error.strerror}", code="unwritable", field=option
+        ) from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a small file; it is on disk when this returns.
 

@@ -1,7 +1,10 @@
 """The parts of a report, independent of its format."""
 
 import dataclasses
+from collections.abc import Sequence
 
+import numpy as np
+from jaxtyping import UInt8
 from matplotlib.figure import Figure
 
 from flax_resnet.report.table import Table
@@ -38,13 +41,41 @@ class Picture:
 
 
 @dataclasses.dataclass(frozen=True)
+class Gallery:
+    """Small images in as many columns as fit.
+
+    Attributes:
+      caption: what they show.
+      images: uint8 RGB [h, w, 3], each.
+      captions: a few words under each; '': none.
+      side: their width in pixels, about.
+    """
+
+    caption: str
+    images: Sequence[UInt8[np.ndarray, "h w 3"]]
+    captions: Sequence[str]
+    side: int = 104
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+    """Blocks side by side, where there is room.
+
+    Attributes:
+      columns: (heading, blocks) of each.
+    """
+
+    columns: Sequence[tuple[str, "Sequence[Block]"]]
+
+
+@dataclasses.dataclass(frozen=True)
 class Folded:
     """A long table or listing that opens at a click on its caption."""
 
     block: Table | Listing
 
 
-Block = Paragraph | Table | Listing | Picture | Folded
+Block = Paragraph | Table | Listing | Picture | Folded | Gallery | Columns
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,10 +1,19 @@
 """A report as one self-contained HTML page, for screens (dark or light) and print."""
 
-import base64
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from flax_resnet.report.document import Block, Folded, Listing, Paragraph, Picture, Section
+from flax_resnet.report.document import (
+    Block,
+    Columns,
+    Folded,
+    Gallery,
+    Listing,
+    Paragraph,
+    Picture,
+    Section,
+)
+from flax_resnet.report.encode import data_uri, image_uri
 from flax_resnet.report.escape import escape_html
 from flax_resnet.report.table import Table
 
@@ -34,9 +43,19 @@ td:first-child, td:not(.text) { white-space: nowrap; }
 details { margin: 1.25rem 0; }
 summary { color: var(--link); cursor: pointer; }
 figure { margin: 1.5rem 0; }
-figure img { display: block; max-width: 100%; height: auto; background: #ffffff;
-  border-radius: 4px; }
+figure img { display: block; max-width: 100%; height: auto; }
 figcaption { padding-top: .5rem; }
+@media (prefers-color-scheme: dark) { .drawing { filter: invert(.91) hue-rotate(180deg); } }
+.gallery { display: grid; gap: .7rem .6rem; align-items: start; margin: .5rem 0 1.25rem;
+  grid-template-columns: repeat(auto-fill, minmax(min(var(--side), 100%), 1fr)); }
+.gallery div { font-size: .78rem; line-height: 1.25; white-space: pre-line;
+  overflow-wrap: anywhere; break-inside: avoid; }
+.gallery img { display: block; width: 100%; image-rendering: pixelated; border-radius: 3px;
+  margin-bottom: .2rem; }
+.columns { display: grid; gap: 0 1.5rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)); }
+.columns > div { min-width: 0; }
+h3 { font-size: 1rem; margin: 1rem 0 .25rem; overflow-wrap: anywhere; }
 pre { font: .72rem/1.35 ui-monospace, monospace; background: var(--shade); padding: .8rem;
   overflow-x: auto; border-radius: 4px; }
 @media print {
@@ -44,6 +63,7 @@ pre { font: .72rem/1.35 ui-monospace, monospace; background: var(--shade); paddi
   body { max-width: none; padding: 0; font-size: 10.5pt; }
   h2 { break-after: avoid; margin-top: 1.5rem; }
   figure, tr { break-inside: avoid; }
+  .drawing { filter: none; }
   .wide, pre { overflow: visible; }
   table { font-size: 8pt; }
   th, td { padding: .2rem .35rem; }
@@ -87,6 +107,16 @@ def _block(block: Block, svgs: Mapping[str, bytes]) -> str:
         return f"<details><summary>{escape_html(inner.caption)}</summary>\n{content}</details>"
     if isinstance(block, Table):
         return f'<div class="wide">{block.html()}</div>'
+    if isinstance(block, Gallery):
+        return _gallery(block)
+    if isinstance(block, Columns):
+        columns = (
+            f"<div><h3>{escape_html(heading)}</h3>\n"
+            + "\n".join(_block(inner, svgs) for inner in blocks)
+            + "</div>"
+            for heading, blocks in block.columns
+        )
+        return f'<div class="columns">{"".join(columns)}</div>'
     if isinstance(block, Listing):
         caption = f'<p class="caption">{escape_html(block.caption)}</p>\n' if block.caption else ""
         return f"{caption}<pre>{escape_html(block.text)}</pre>"
@@ -95,8 +125,17 @@ def _block(block: Block, svgs: Mapping[str, bytes]) -> str:
 
 def _picture(picture: Picture, svg: bytes) -> str:
     """An <img>, so that the ids inside several SVGs cannot clash."""
-    source = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
     caption = escape_html(picture.caption)
     return (
-        f'<figure><img src="{source}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
+        f'<figure><img class="drawing" src="{data_uri(svg, "image/svg+xml")}" alt="{caption}">'
+        f"<figcaption>{caption}</figcaption></figure>"
     )
+
+
+def _gallery(gallery: Gallery) -> str:
+    tiles = "".join(
+        f'<div><img src="{image_uri(image)}" alt="{escape_html(text)}">{escape_html(text)}</div>'
+        for image, text in zip(gallery.images, gallery.captions, strict=True)
+    )
+    caption = f'<p class="caption">{escape_html(gallery.caption)}</p>\n' if gallery.caption else ""
+    return f'{caption}<div class="gallery" style="--side: {gallery.side}px">{tiles}</div>'

@@ -2,7 +2,16 @@
 
 from collections.abc import Sequence
 
-from flax_resnet.report.document import Block, Folded, Listing, Paragraph, Picture, Section
+from flax_resnet.report.document import (
+    Block,
+    Columns,
+    Folded,
+    Gallery,
+    Listing,
+    Paragraph,
+    Picture,
+    Section,
+)
 from flax_resnet.report.escape import escape_html, escape_markdown
 from flax_resnet.report.table import Table
 
@@ -33,6 +42,14 @@ def _block(block: Block) -> str:
         return f"<details>{summary}\n\n{text}\n\n</details>"
     if isinstance(block, Table):
         return f"{escape_markdown(block.caption)}:\n\n{block.markdown()}"
+    if isinstance(block, Gallery):  # Markdown shows images in files only
+        return "\n".join(f"- {escape_markdown(text)}" for text in (block.caption, *block.captions))
+    if isinstance(block, Columns):
+        parts = [
+            f"### {escape_markdown(heading)}\n\n" + "\n\n".join(map(_block, blocks))
+            for heading, blocks in block.columns
+        ]
+        return "\n\n".join(parts)
     if isinstance(block, Listing):
         return f"{escape_markdown(block.caption)}:\n\n{_fenced(block)}"
     return _picture(block)

@@ -1,7 +1,10 @@
-"""Tables, printed as text, Markdown or HTML."""
+"""Tables, printed as text, Markdown, HTML or CSV."""
 
+import csv
 import dataclasses
-from collections.abc import Sequence
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from flax_resnet.report.escape import escape_html, escape_markdown
 
@@ -65,3 +68,28 @@ class Table:
             f"<thead>{line('th', self.header)}</thead>\n<tbody>\n{rows}\n</tbody>\n"
             "</table>"
         )
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Objects as for JSON in CSV with a header, without the last line break.
+
+    A field of an inner object has both names, joined by '_'; a list's items are joined by spaces;
+    lists of lists are left out.
+    """
+    flat = [dict(_flat(row)) for row in rows]
+    file = io.StringIO()
+    columns = dict.fromkeys(column for row in flat for column in row)
+    writer = csv.DictWriter(file, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+    return file.getvalue().rstrip("\n")
+
+
+def _flat(row: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in row.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{name}_{inner}", v) for inner, v in _flat(value))
+        elif not isinstance(value, list | tuple):
+            yield name, value
+        elif not any(isinstance(item, list | tuple) for item in value):
+            yield name, " ".join(map(str, value))

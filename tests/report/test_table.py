@@ -1,6 +1,6 @@
 import pytest
 
-from flax_resnet.report.table import Table
+from flax_resnet.report.table import Table, csv_text
 
 TABLE = Table(("name", "n"), (("<i>", "1"), ("a|b\x1b", "1,000")), caption="A & B")
 
@@ -30,3 +30,11 @@ def test_html_is_aligned_and_escaped():
 def test_a_row_of_other_length_is_an_error():
     with pytest.raises(ValueError):
         Table(("a", "b"), (("1",),))
+
+
+def test_csv_has_every_column_once_and_is_quoted():
+    rows = [
+        {"run": "a,b", "n": {"x": 1, "y": (2, 3)}, "big": [[1], [2]]},
+        {"run": "c", "more": 0.5},
+    ]
+    assert csv_text(rows) == 'run,n_x,n_y,more\n"a,b",1,2 3,\nc,,,0.5'
