@@ -14,12 +14,12 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from flax_resnet.config.load import load_config
-from flax_resnet.process.errors import UserError
+from flax_resnet.process.errors import UserError, shortened
 from flax_resnet.process.signals import StopRequest
 from flax_resnet.report.spread import Spread, spread
 from flax_resnet.report.table import Table
 from flax_resnet.runs.folder import RunFolder
-from flax_resnet.runs.metrics_log import read_epochs
+from flax_resnet.runs.metrics_log import Row, read_epochs
 from flax_resnet.search.race import TIE
 from flax_resnet.training.loop import train_and_evaluate
 
@@ -67,6 +67,8 @@ class Result:
       values: metric -> its value for each seed, for the metrics that all have.
       epochs: the fewest that a run has.
       seconds: mean training time of a run.
+      runs: names of the runs, where they are not known by setting and seed.
+      params: parameters of the network; None: not counted.
     """
 
     setting: Mapping[str, str]
@@ -74,10 +76,14 @@ class Result:
     values: Mapping[str, tuple[float, ...]]
     epochs: int
     seconds: float
+    runs: tuple[str, ...] = ()
+    params: int | None = None
 
     @property
     def name(self) -> str:
-        """The setting in words."""
+        """The setting in words, or the runs."""
+        if self.runs:
+            return ", ".join(self.runs)
         return ", ".join(f"{field}={value}" for field, value in self.setting.items()) or "recipe"
 
     def spread(self, metric: str) -> Spread:
@@ -158,19 +164,29 @@ def read_results(runs: Sequence[SweepRun], out: Path) -> list[Result]:
     results = []
     for _, group in itertools.groupby(runs, key=lambda run: run.setting):
         found = [(run, rows) for run in group if (rows := read_epochs(RunFolder(out / run.folder)))]
-        if not found:
-            continue
-        last = [rows[-1] for _, rows in found]
-        metrics = [name for name in METRICS if all(row.get(name) is not None for row in last)]
-        results.append(
-            Result(
-                found[0][0].setting,
-                tuple(run.seed for run, _ in found),
-                {name: tuple(row[name] for row in last) for name in metrics},
-                min(row["epoch"] for row in last),
-                sum(row["seconds"] for _, rows in found for row in rows) / len(found),
-            )
-        )
+        if found:
+            seeds = tuple(run.seed for run, _ in found)
+            results.append(summarized(found[0][0].setting, seeds, [rows for _, rows in found]))
+    return best_first(results)
+
+
+def summarized(
+    setting: Mapping[str, str], seeds: tuple[int, ...], runs: Sequence[Sequence[Row]]
+) -> Result:
+    """The result of a setting's runs, from the epochs of each, at least one."""
+    last = [rows[-1] for rows in runs]
+    metrics = [name for name in METRICS if all(row.get(name) is not None for row in last)]
+    return Result(
+        setting,
+        seeds,
+        {name: tuple(row[name] for row in last) for name in metrics},
+        min(row["epoch"] for row in last),
+        sum(row["seconds"] for rows in runs for row in rows) / len(runs),
+    )
+
+
+def best_first(results: Sequence[Result]) -> list[Result]:
+    """Results in the order of what ranks them."""
     return sorted(results, key=lambda result: -result.spread(ranked_by(results)).mean)
 
 
@@ -190,15 +206,23 @@ def tied(best: Result, other: Result, metric: str) -> bool | None:
 
 def format_results(results: Sequence[Result]) -> str:
     """A table, the best setting first, and which settings are tied with it."""
+    return "\n".join((results_table(results).text(), *verdicts(results)))
+
+
+def results_table(results: Sequence[Result]) -> Table:
+    """A row for each setting."""
     metric = ranked_by(results)
     fields = list(results[0].setting)
     metrics = [name for name in METRICS if all(name in result.values for result in results)]
+    named, counted = bool(results[0].runs), results[0].params is not None
     rows = []
     for result in results:
         interval = result.spread(metric).interval()
         rows.append(
             (
-                *result.setting.values(),
+                *((shortened(result.name, 60),) if named else ()),
+                *(shortened(value, 40) for value in result.setting.values()),
+                *((f"{result.params:,}",) if counted else ()),
                 str(len(result.seeds)),
                 str(result.epochs),
                 *(str(result.spread(name)) for name in metrics),
@@ -207,24 +231,31 @@ def format_results(results: Sequence[Result]) -> str:
             )
         )
     header = (
+        *(("runs",) if named else ()),
         *fields,
+        *(("parameters",) if counted else ()),
         "n",
         "epochs",
         *(METRICS[name] for name in metrics),
         f"95% interval ({METRICS[metric]})",
         "time",
     )
-    table = Table(header, rows, "l" * len(fields) + "r" * (len(header) - len(fields)))
+    left = len(fields) + named
+    return Table(header, rows, "l" * left + "r" * (len(header) - left))
+
+
+def verdicts(results: Sequence[Result]) -> list[str]:
+    """What the table's numbers are, and which settings are tied with the first."""
+    metric = ranked_by(results)
     lines = [
-        table.text(),
         "Mean and standard deviation (n - 1) after the last epoch; the interval is the mean's, by "
         "Student's t.",
     ]
     if len(results) > 1:
-        verdicts = {other.name: tied(results[0], other, metric) for other in results[1:]}
-        same = [name for name, is_tied in verdicts.items() if is_tied]
-        if None in verdicts.values():
-            lines.append("With one seed each, no difference is more than chance: use --seeds.")
+        ties = {other.name: tied(results[0], other, metric) for other in results[1:]}
+        same = [name for name, is_tied in ties.items() if is_tied]
+        if None in ties.values():
+            lines.append("One seed of a setting cannot tell a difference from chance: train more.")
         elif same:
             lines.append(
                 f"Tied with the first (within {TIE:g} standard errors): {'; '.join(same)}."
@@ -236,7 +267,7 @@ def format_results(results: Sequence[Result]) -> str:
                 "Ranked by test images: to choose a setting, hold images out instead "
                 "(--config.validation_split=5000)."
             )
-    return "\n".join(lines)
+    return lines
 
 
 def as_json(results: Sequence[Result]) -> list[dict[str, Any]]:
@@ -248,6 +279,7 @@ def as_json(results: Sequence[Result]) -> list[dict[str, Any]]:
             "epochs": result.epochs,
             "seconds": result.seconds,
         }
+        | ({"runs": list(result.runs), "parameters": result.params} if result.runs else {})
         | {
             name: {
                 "values": list(values),
