@@ -20,6 +20,7 @@ ROOMS = [
     "training",
     "search",
     "paper",
+    "judging",
     "commands",
 ]
 

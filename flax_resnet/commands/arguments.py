@@ -79,15 +79,14 @@ def _add_summary(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
-    add_run(parser)
-    parser.add_argument("--data-dir", metavar="DIR", help="where tfds keeps its sets, if moved")
-    parser.add_argument("--data_dir", dest="data_dir", help=argparse.SUPPRESS)
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of a line")
+    add_judging(parser)
+    parser.add_argument("--details", action="store_true", help="also print the other figures")
     parser.add_argument(
-        "--views",
-        choices=("none", "mirror", "mirror_shift"),  # of config.test_views
-        help="also give the accuracy of the mean over these views (default: the run's test_views)",
+        "--sheets",
+        metavar="DIR",
+        help="write mistakes, doubtful hits and likely label errors there",
     )
+    add_table_format(parser, "one JSON object per run and line, with every figure")
 
 
 def _add_predict(parser: argparse.ArgumentParser) -> None:
@@ -145,15 +144,53 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(overrides=[])
 
 
-def add_run(parser: argparse.ArgumentParser) -> None:
-    """--workdir, and --checkpoint last or best."""
-    parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of a trained run")
+def add_run(parser: argparse.ArgumentParser, several: bool = False) -> None:
+    """--workdir, of one run or several, and --checkpoint last or best."""
+    parser.add_argument(
+        "--workdir",
+        required=True,
+        metavar="DIR",
+        nargs="+" if several else None,
+        help="folders of trained runs" if several else "folder of a trained run",
+    )
     parser.add_argument(
         "--checkpoint",
         choices=("last", "best"),
         default="last",
         help="best: of the highest validation accuracy (default: %(default)s)",
     )
+
+
+# The arguments of judging.judge.judge that add_judging declares.
+JUDGING = ("checkpoint", "dataset", "split", "data_dir", "first", "views", "corruptions")
+
+
+def add_judging(parser: argparse.ArgumentParser) -> None:
+    """Runs, and what to judge them on."""
+    add_run(parser, several=True)
+    parser.add_argument("--data-dir", metavar="DIR", help="where tfds keeps its sets, if moved")
+    parser.add_argument("--data_dir", dest="data_dir", help=argparse.SUPPRESS)
+    parser.add_argument("--dataset", metavar="NAME", help="another data set with the run's classes")
+    splits = ("test", "validation", "train")  # of inference/test_images.py
+    parser.add_argument("--split", choices=splits, default="test", help="default: %(default)s")
+    parser.add_argument("--first", type=positive, metavar="N", help="take the first N images only")
+    parser.add_argument(
+        "--views",
+        choices=("none", "mirror", "mirror_shift"),  # of config.test_views
+        help="also give the accuracy of the mean over these views (default: the run's test_views)",
+    )
+    parser.add_argument(
+        "--corruptions",
+        action="store_true",
+        help="also give the accuracy under 7 common shifts of the images, at 5 severities each",
+    )
+
+
+def add_table_format(parser: argparse.ArgumentParser, json_help: str) -> None:
+    """--json or --csv."""
+    formats = parser.add_mutually_exclusive_group()
+    formats.add_argument("--json", action="store_true", help=json_help)
+    formats.add_argument("--csv", action="store_true", help="a CSV table, a row per run")
 
 
 def add_classes_and_image_size(parser: argparse.ArgumentParser) -> None:

@@ -1,29 +1,62 @@
-"""Loss and accuracy of a trained run on its test images."""
+"""What trained runs are worth on their test images, or on others."""
 
 import argparse
 import json
+import sys
+from pathlib import Path
+from typing import Any
 
-from flax_resnet.inference.model import load
-from flax_resnet.inference.test_images import load_test_images
+from flax_resnet.commands.arguments import JUDGING
+from flax_resnet.judging.figures import class_table, confusions, corruption_table, figures_table
+from flax_resnet.judging.judge import Judged, judge
+from flax_resnet.judging.sheets import write_sheets
 from flax_resnet.process.compile_cache import keep_compiled
+from flax_resnet.process.files import make_folder
 from flax_resnet.process.paths import default_cache_dir
+from flax_resnet.report.table import csv_text
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints loss, accuracy and the number of images."""
+    """Prints a line per run: loss, accuracy and the number of images; more if asked."""
     keep_compiled(default_cache_dir())
-    model = load(args.workdir, args.checkpoint)
-    images, labels = load_test_images(model, args.workdir, args.data_dir)
-    result = model.evaluate(images, labels)
-    metrics = {"test_loss": result.loss, "test_accuracy": result.accuracy}
-    text = f"test loss {result.loss:.4f}, accuracy {result.accuracy:.2%}"
-    views = args.views or model.config.test_views
-    if views != "none":
-        viewed = model.evaluate(images, labels, views)
-        metrics |= {"test_views_loss": viewed.loss, "test_views_accuracy": viewed.accuracy}
-        text += f" ({viewed.accuracy:.2%} with {views} views)"
-    if args.json:
-        print(json.dumps({"step": model.step, "images": result.images} | metrics))
-    else:
-        print(f"step {model.step}: {text} of {result.images:,} images")
+    several = len(args.workdir) > 1
+    asked = {name: getattr(args, name) for name in JUDGING}
+    rows = []
+    for workdir in args.workdir:
+        judged = judge(workdir, **asked)
+        figures = ({"run": workdir} if several else {}) | _as_json(judged)
+        if args.json:
+            print(json.dumps(figures))
+        elif args.csv:
+            rows.append(figures)
+        else:
+            _print(judged, f"{workdir}, " if several else "", args.details)
+        if args.sheets:
+            folder = Path(args.sheets) / (judged.workdir.name if several else "")
+            make_folder(folder, "--sheets")
+            for path in write_sheets(judged, folder):
+                print(path, file=sys.stderr if args.json or args.csv else sys.stdout)
+    if rows:
+        print(csv_text(rows))
     return 0
+
+
+def _as_json(judged: Judged) -> dict[str, Any]:
+    figures = {"step": judged.model.step} | judged.scores.as_json(judged.split)
+    for scores in judged.views.values():
+        name = f"{judged.split}_views"
+        figures |= {f"{name}_loss": scores.loss, f"{name}_accuracy": scores.accuracy}
+    return figures | ({"corruptions": dict(judged.corrupted)} if judged.corrupted else {})
+
+
+def _print(judged: Judged, prefix: str, details: bool) -> None:
+    scores, split = judged.scores, judged.split
+    text = f"{split} loss {scores.loss:.4f}, accuracy {scores.accuracy:.2%}"
+    for views, viewed in judged.views.items():
+        text += f" ({viewed.accuracy:.2%} with {views} views)"
+    print(f"{prefix}step {judged.model.step}: {text} of {len(scores.labels):,} images")
+    if details:
+        print(f"\n{figures_table([judged], ['']).text().lstrip()}")
+        print(f"\n{class_table(scores).text()}\n\nmost often confused: {confusions(scores, 5)}")
+    if judged.corrupted:
+        print(f"\n{corruption_table(judged.corrupted).text()}")

@@ -20,6 +20,7 @@ from flax_resnet.engine.evaluate import Evaluation, Evaluator
 from flax_resnet.engine.mesh import DataParallel
 from flax_resnet.engine.state import TrainState
 from flax_resnet.engine.steps import make_normalize, make_predict
+from flax_resnet.engine.views import predict_views
 from flax_resnet.process.compile_cache import compile_program
 from flax_resnet.process.errors import UserError
 from flax_resnet.runs.checkpoints import Checkpoints, Which
@@ -57,8 +58,12 @@ class Model:
         """(height, width, channels) of the images it takes."""
         return self.data.image_shape
 
-    def logits(self, images: np.ndarray) -> Float[np.ndarray, "n classes"]:
+    def logits(self, images: np.ndarray, views: str = "none") -> Float[np.ndarray, "n classes"]:
         """Logits of uint8 images [N, height, width, 3], batched by config.eval_batch_size.
+
+        Args:
+          images: the images.
+          views: what to average the logits of, as config.test_views.
 
         Raises:
           UserError: the images are not uint8 or not of `image_shape`.
@@ -69,7 +74,7 @@ class Model:
         """
         self._check(images)
         conv = self._conv_for(len(images))
-        parts = [self._logits(batch, conv) for batch in self._batches(images)]
+        parts = [self._logits(batch, views, conv) for batch in self._batches(images)]
         none = np.zeros((0, len(self.class_names)), np.float32)
         return np.concatenate([none, *jax.device_get(parts)])[: len(images)]
 
@@ -167,7 +172,7 @@ class Model:
 
     @functools.cached_property
     def _compiled(self) -> dict[tuple[str, ...], Any]:
-        """The programs by their views or batch size, and convolutions."""
+        """The programs by batch size, if that is fixed, views and convolutions."""
         return {}
 
     def _conv_for(self, num_images: int) -> str:
@@ -185,12 +190,14 @@ class Model:
             self._compiled[views, conv] = self._parallel.compile_eval(step)
         return self._compiled[views, conv]
 
-    def _logits(self, images: jax.Array, conv: str) -> jax.Array:
+    def _logits(self, images: jax.Array, views: str, conv: str) -> jax.Array:
         """Logits [B, classes] of placed images [1, B, height, width, 3]."""
-        key = str(images.shape[1]), conv
+        key = str(images.shape[1]), views, conv
         if key not in self._compiled:
             network = build_model(self.config, len(self.class_names), CONVOLVE[conv])
             predict = make_predict(network, make_normalize(self.config.mean, self.config.std))
+            if views != "none":
+                predict = predict_views(predict, views)
             program = jax.jit(lambda variables, images: predict(variables, images[0]))
             self._compiled[key] = compile_program(program.lower(self._placed_variables, images))
         return self._compiled[key](self._placed_variables, images)

@@ -1,4 +1,4 @@
-"""Mean, deviation and confidence interval of a few values."""
+"""Mean, deviation and confidence interval of a few values, or of a share."""
 
 import dataclasses
 import math
@@ -44,3 +44,11 @@ def spread(values: Sequence[float]) -> Spread:
     """Mean and sample standard deviation of one or more values."""
     std = statistics.stdev(values) if len(values) > 1 else None
     return Spread(statistics.fmean(values), std, len(values))
+
+
+def share_interval(count: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The interval around count / total, such as an accuracy, by Wilson's score (1927)."""
+    from scipy.stats import binomtest
+
+    found = binomtest(count, total).proportion_ci(confidence, "wilson")
+    return float(found.low), float(found.high)

@@ -134,7 +134,7 @@ def test_export_writes_the_weights_under_flat_names(tiny_run, tmp_path, capsys):
         assert json.loads(file.metadata()["class_names"]) == list("0123456789")
 
 
-@pytest.mark.parametrize("command", ["evaluate", "predict", "export", "plot"])
+@pytest.mark.parametrize("command", ["evaluate", "predict", "export", "plot", "compare", "report"])
 def test_a_folder_that_is_no_run_is_one_line(command, tmp_path, capsys):
     extra = {"predict": ["x.png"], "export": ["--output", "x.safetensors"]}.get(command, [])
     assert main([command, "--workdir", str(tmp_path), *extra]) == 2
@@ -150,7 +150,9 @@ def test_a_damaged_config_is_named(tiny_run, tmp_path, capsys):
     assert "config.json" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [None, "train", "summary", "evaluate", "predict", "export"])
+@pytest.mark.parametrize(
+    "command", [None, "train", "summary", "evaluate", "report", "predict", "export"]
+)
 def test_help_needs_no_jax(command):
     arguments = ["--help"] if command is None else [command, "--help"]
     code = (

@@ -45,7 +45,7 @@ def test_a_batch_shape_is_compiled_once(tiny_run):
     model, images = load(tiny_run), load_dataset("digits").test_images
     for num_images in (41, 90, 81, 3, 4):
         model.logits(images[:num_images])
-    assert sorted(size for size, _ in model._compiled) == ["4", "40"]
+    assert sorted(size for size, *_ in model._compiled) == ["4", "40"]
 
 
 def test_evaluate_gives_the_last_epochs_metrics(model, tiny_run):

@@ -1,0 +1,1 @@
+"""A trained run judged: figures, corruptions, label errors, a page."""
