@@ -26,7 +26,7 @@ def chosen_images(judged: Judged, count: int) -> dict[str, tuple[str, np.ndarray
     return {name: (title, at[:count]) for name, (title, at) in found.items() if len(at)}
 
 
-def caption(judged: Judged, place: int) -> str:
+def caption(judged: Judged, place: int | np.integer) -> str:
     """'dog 41%', and below it 'label: cat' where that is another."""
     scores, names = judged.scores, judged.model.class_names
     guess, label = scores.predictions[place], scores.labels[place]
