@@ -1,5 +1,6 @@
 """From a config to what it describes; below this file there are explicit arguments."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,8 +24,9 @@ from flax_resnet.engine.steps import (
 from flax_resnet.engine.views import predict_views
 from flax_resnet.models.layers import Convolve
 from flax_resnet.models.resnet import ResNet
-from flax_resnet.optim.averages import SlowSteps
-from flax_resnet.optim.groups import decay_mask, freeze, scale_norm_biases
+from flax_resnet.optim.averages import SlowSteps, lookahead_schedule
+from flax_resnet.optim.groups import RATED, decay_mask, freeze, with_rates
+from flax_resnet.optim.muon import normalize_filters
 from flax_resnet.optim.optimizers import OPTIMIZERS
 from flax_resnet.optim.schedules import make_schedule
 from flax_resnet.process.errors import UserError
@@ -99,7 +101,7 @@ _OFF = {
     "weight_decay": 0.0,
     "label_smoothing": 0.0,
     "ema_decay": 0.0,
-    "norm_bias_rate": 1.0,
+    **{f"{group}_rate": 1.0 for group in RATED},
     "clip_value": None,
     "clip_norm": None,
 }
@@ -112,6 +114,8 @@ def build_hparams(config: ConfigDict) -> dict[str, float]:
     for name, off in _OFF.items():
         if config[name] != off:
             hparams[name] = config[name]
+    if config.optimizer == "muon":
+        hparams["muon_momentum"] = config.muon_momentum
     return hparams
 
 
@@ -124,23 +128,48 @@ def build_optimizer(config: ConfigDict) -> optax.GradientTransformationExtraArgs
             parts.append(optax.clip(hparams["clip_value"]))
         if "clip_norm" in hparams:
             parts.append(optax.clip_by_global_norm(hparams["clip_norm"]))
-        update_rule = OPTIMIZERS[config.optimizer](
-            beta1=config.beta1,
-            beta2=config.beta2,
-            mask=decay_mask if config.decay == "kernels" else None,
-            **hparams,
-        )
-        parts.append(update_rule)
-        if "norm_bias_rate" in hparams:
-            parts.append(scale_norm_biases(hparams["norm_bias_rate"]))
+        parts.append(_build_rule(config, hparams))
         if config.freeze:
             parts.append(freeze(config.freeze))
-        return optax.chain(*parts) if len(parts) > 1 else update_rule
+        return optax.chain(*parts) if len(parts) > 1 else parts[0]
 
     def update(updates: Any, state: Any, params: Any = None, **hparams: Any) -> Any:
         return optimizer(hparams).update(updates, state, params)
 
     return optax.GradientTransformationExtraArgs(optimizer(build_hparams(config)).init, update)
+
+
+def _build_rule(config: ConfigDict, hparams: Mapping[str, Any]) -> optax.GradientTransformation:
+    """The update rule, with the rates that groups of parameters have."""
+
+    def make(weight_decay: Any) -> optax.GradientTransformation:
+        own = {} if weight_decay is None else {"weight_decay": weight_decay}
+        return OPTIMIZERS[config.optimizer](
+            beta1=config.beta1,
+            beta2=config.beta2,
+            mask=decay_mask if config.decay == "kernels" else None,
+            **{**hparams, **own},
+        )
+
+    rates = {group: hparams[f"{group}_rate"] for group in RATED if f"{group}_rate" in hparams}
+    weight_decay = hparams.get("weight_decay")
+    return with_rates(make, rates, weight_decay) if rates else make(weight_decay)
+
+
+def keeps_averages(config: ConfigDict) -> bool:
+    """Whether the training state holds averages, or Lookahead's slow weights."""
+    return config.ema_decay > 0 or config.lookahead_steps > 0
+
+
+def _build_slow_steps(config: ConfigDict, steps_per_epoch: int) -> SlowSteps | None:
+    if not config.lookahead_steps:
+        return None
+    return lookahead_schedule(
+        config.lookahead_steps,
+        config.lookahead_decay,
+        config.lookahead_power,
+        config.num_epochs * steps_per_epoch,
+    )
 
 
 def build_train_step(
@@ -158,19 +187,14 @@ def build_train_step(
         num_classes=num_classes,
         mix=_build_mix(config),
         micro_batches=config.micro_batches,
-        slow_steps=_build_slow_steps(config),
+        prepare=(
+            functools.partial(normalize_filters, frozen=config.freeze)
+            if config.optimizer == "muon"
+            else None
+        ),
+        slow_steps=_build_slow_steps(config, steps_per_epoch),
         slow_statistics=config.lookahead_statistics,
     )
-
-
-def keeps_averages(config: ConfigDict) -> bool:
-    """Whether the training state holds averages, or Lookahead's slow weights."""
-    return config.ema_decay > 0 or config.lookahead_steps > 0
-
-
-def _build_slow_steps(config: ConfigDict) -> SlowSteps | None:
-    every, decay = config.lookahead_steps, config.lookahead_decay
-    return (lambda step: (step % every == 0, decay)) if every else None
 
 
 def _build_mix(config: ConfigDict) -> Mix | None:

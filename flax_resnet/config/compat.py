@@ -14,11 +14,12 @@ FREE_FIELDS = frozenset(name for name, field in FIELDS.items() if field.free)
 def changed_field(old: ConfigDict, new: ConfigDict) -> tuple[str, Any, Any] | None:
     """The first field that keeps a run from resuming under `new`: (name, old, new); None: none.
 
-    num_epochs may grow where the learning rate does not depend on the length of the run.
+    num_epochs may grow where neither learning rate nor Lookahead depends on the length of the run.
     """
     before, now = flat_fields(old), flat_fields(new)
+    any_length = new.schedule == "constant" and not (new.lookahead_steps and new.lookahead_power)
     for name in sorted(FIELDS.keys() - FREE_FIELDS):
-        grows = name == "num_epochs" and now[name] > before[name] and new.schedule == "constant"
+        grows = name == "num_epochs" and now[name] > before[name] and any_length
         if before[name] != now[name] and not grows:
             return name, before[name], now[name]
     return None

@@ -99,6 +99,7 @@ _MOST = 1_000_000  # images in a batch, epochs, steps
 _IMAGES = integer(1, 2**31 - 1)
 IMAGE_SIDE = integer(1, 8192)  # pixels; beyond any network's, yet a batch still fits in memory
 _FRACTION = number(0.0, 0.999999)  # float32 has 24 bits: 0.99999999 would be 1
+_RATE = number(1e-6, 1e6)  # a multiple of the learning rate
 _MAX_STAGES = 16
 MAX_BLOCKS = 1000  # He et al. 2016, section 4.2, stop at 600
 
@@ -317,7 +318,10 @@ _SECTIONS: dict[str, tuple[Field, ...]] = {
             "schedule_end", 0.0, number(0.0, 1.0),
             "for linear: the last rate, a fraction of the learning rate", since=3,
         ),
-        Field("momentum", 0.9, _FRACTION, "for momentum and nesterov"),
+        Field(
+            "momentum", 0.9, _FRACTION, "for momentum and nesterov; for muon of all but filters"
+        ),
+        Field("muon_momentum", 0.6, _FRACTION, "for muon: of the filters", since=3),
         Field("beta1", 0.9, _FRACTION, "for adam and adamw: decay of the mean gradient"),
         Field("beta2", 0.999, _FRACTION, "for adam and adamw: decay of the mean squared gradient"),
         Field(
@@ -325,13 +329,14 @@ _SECTIONS: dict[str, tuple[Field, ...]] = {
         ),
         Field(
             "weight_decay", 0.0, number(0.0, 1000.0),
-            "L2 in the gradient; decoupled for adamw; not for adam",
+            "L2 in the gradient; decoupled for adamw; not for adam, nor for muon's filters",
         ),
         Field("decay", "all", choice("all", "kernels"), "parameters that weight_decay acts on"),
         Field(
-            "norm_bias_rate", 1.0, number(0.0, 1000.0),
-            "multiplies the learning rate of BatchNorm's biases", since=3,
+            "norm_bias_rate", 1.0, _RATE,
+            "multiplies the learning rate of BatchNorm's biases, and not their decay", since=3,
         ),
+        Field("head_rate", 1.0, _RATE, "the same for the linear layer", since=3),
         Field(
             "freeze", (),
             tuple_of(text(), "a tuple of at most 100 names, such as ('stem', 'stage1')", 0, 100),
@@ -373,7 +378,12 @@ _SECTIONS: dict[str, tuple[Field, ...]] = {
         ),
         Field(
             "lookahead_decay", 0.5, _FRACTION,
-            "for lookahead: share of the old slow weights that is kept", since=3,
+            "for lookahead: share of the old slow weights that is kept, at the run's end", since=3,
+        ),
+        Field(
+            "lookahead_power", 0.0, number(0.0, 100.0),
+            "for lookahead: the decay climbs as this power of the share of the run; 0: constant",
+            since=3,
         ),
         Field(
             "lookahead_statistics", True, flag(),

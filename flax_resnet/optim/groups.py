@@ -1,6 +1,6 @@
 """What applies to a group of parameters, which are known by their names."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -33,12 +33,41 @@ def freeze(frozen: Sequence[str]) -> optax.GradientTransformation:
     return optax.masked(optax.set_to_zero(), mask)
 
 
-def scale_norm_biases(factor: Any) -> optax.GradientTransformation:
-    """Multiplies the updates of BatchNorm's biases, and so their learning rate."""
+# Groups that may have a rate of their own, which config.NAME_rate multiplies.
+RATED = ("norm_bias", "head")
 
-    def mask(params: Any) -> Any:
-        return jax.tree_util.tree_map_with_path(
-            lambda path, _: path[-1].key == "bias" and "norm" in path[-2].key, params
-        )
 
-    return optax.masked(optax.scale(factor), mask)
+def group_of(name: str) -> str:
+    """The group of a parameter, one of RATED or 'others'."""
+    *modules, kind = name.split("/")
+    if kind == "bias" and "norm" in modules[-1]:
+        return "norm_bias"
+    return "head" if modules[0] == "head" else "others"
+
+
+def with_rates(
+    make: Callable[[Any], optax.GradientTransformation],
+    rates: Mapping[str, Any],
+    weight_decay: Any = None,
+) -> optax.GradientTransformation:
+    """An optimizer that multiplies the learning rate of groups, and not their weight decay.
+
+    Args:
+      make: the optimizer of a learning rate of 1 for a weight decay.
+      rates: by group; those that are missing have a rate of 1.
+      weight_decay: in a step, that of a learning rate of 1; None: none.
+    """
+
+    def labels(params: Any) -> Any:
+        def label(path: tuple[Any, ...], _: Any) -> str:
+            group = group_of(parameter_name(path))
+            return group if group in rates else "others"
+
+        return jax.tree_util.tree_map_with_path(label, params)
+
+    def rule(rate: Any) -> optax.GradientTransformation:
+        own = make(None if weight_decay is None else weight_decay / rate)
+        return optax.chain(own, optax.scale(rate))
+
+    rules = {group: rule(rate) for group, rate in rates.items()}
+    return optax.partition({**rules, "others": make(weight_decay)}, labels)

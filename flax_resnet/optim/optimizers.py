@@ -10,7 +10,10 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import optax
+
+from flax_resnet.optim.muon import is_filter, muon
 
 # What optax takes as the mask of a weight decay: parameters -> a bool each; None: all decay.
 Mask = Callable[[Any], Any] | None
@@ -52,12 +55,21 @@ def _sgd(**options: Any) -> optax.GradientTransformation:
     return _momentum(**{**options, "momentum": None})
 
 
+def _muon(*, muon_momentum: Scalar = 0.6, **options: Any) -> optax.GradientTransformation:
+    def labels(params: Any) -> Any:
+        return jax.tree.map(lambda p: "filters" if is_filter(p) else "others", params)
+
+    rules = {"filters": muon(muon_momentum), "others": _momentum(**{**options, "nesterov": True})}
+    return optax.partition(rules, labels)
+
+
 # Called with the hyperparameters of all of them by keyword; each takes its own:
-#   momentum: of 'momentum' and 'nesterov'.
+#   momentum: of 'momentum' and 'nesterov'; of 'muon' for all but filters.
+#   muon_momentum: of 'muon', for filters.
 #   beta1, beta2, epsilon: of 'adam' and 'adamw': decay of the mean of the gradients, of the mean
 #     of their squares; added to the denominator.
 #   weight_decay: of 'sgd', 'momentum' and 'nesterov' L2, added to the gradient before momentum;
-#     of 'adamw' decoupled (Loshchilov and Hutter 2019).
+#     of 'adamw' decoupled (Loshchilov and Hutter 2019); of 'muon' L2, on all but filters.
 #   mask: of the weight decay.
 # The paper's section 2.2 compares sgd, momentum, nesterov and adam.
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
@@ -66,4 +78,5 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "sgd": _sgd,
     "momentum": _momentum,
     "nesterov": functools.partial(_momentum, nesterov=True),
+    "muon": _muon,
 }

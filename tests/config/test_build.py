@@ -97,6 +97,23 @@ def test_a_recipe_takes_its_optimizers_step_at_its_schedules_rate(
     )
 
 
+def test_lookaheads_slow_weights_are_gone_on_from():
+    config = tiny_config(**NETWORK, optimizer="sgd", learning_rate=0.1, lookahead_steps=5)
+    plain = tiny_config(**NETWORK, optimizer="sgd", learning_rate=0.1)
+    train_step = build_train_step(config, 10, STEPS_PER_EPOCH)
+    start = init_state(
+        build_model(config, 10), build_optimizer(config), (8, 8, 3), seed=0, averages=True
+    )
+    for step, is_due in [(3, False), (4, True)]:
+        state = dataclasses.replace(start, step=jnp.int32(step))
+        new, _ = jax.jit(train_step)(state, MetricSums.zeros(), BATCH)
+        fast = dict(take(plain, step)[0].variables)
+        half = jax.tree.map(lambda a, b: (a + b) / 2, dict(start.variables), fast)
+        slow, going_on = (half, half) if is_due else (dict(start.variables), fast)
+        for ours, expected in [(new.averages, slow), (dict(new.variables), going_on)]:
+            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), ours, expected)
+
+
 def test_bfloat16_computes_what_float32_does_to_its_precision():
     full, loss = take(tiny_config(**NETWORK), 0)
     half, rounded = take(tiny_config(**NETWORK, dtype="bfloat16"), 0)
