@@ -24,8 +24,9 @@ from flax_resnet.engine.steps import (
 from flax_resnet.engine.views import predict_views
 from flax_resnet.models.layers import Convolve
 from flax_resnet.models.resnet import ResNet
+from flax_resnet.models.whitening import KERNEL
 from flax_resnet.optim.averages import SlowSteps, lookahead_schedule
-from flax_resnet.optim.groups import RATED, decay_mask, freeze, with_rates
+from flax_resnet.optim.groups import RATED, decay_mask, freeze, stop_stem_bias, with_rates
 from flax_resnet.optim.muon import normalize_filters
 from flax_resnet.optim.optimizers import OPTIMIZERS
 from flax_resnet.optim.schedules import make_schedule
@@ -107,7 +108,7 @@ _OFF = {
 }
 
 
-def build_hparams(config: ConfigDict) -> dict[str, float]:
+def build_hparams(config: ConfigDict, steps_per_epoch: int = 1) -> dict[str, float]:
     """The hyperparameters that the training step takes as arguments."""
     hparams = {"learning_rate": peak_learning_rate(config)}
     hparams |= {name: config[name] for name in ("momentum", "epsilon")}
@@ -116,27 +117,35 @@ def build_hparams(config: ConfigDict) -> dict[str, float]:
             hparams[name] = config[name]
     if config.optimizer == "muon":
         hparams["muon_momentum"] = config.muon_momentum
+    if config.stem_bias_epochs is not None:
+        hparams["stem_bias_steps"] = config.stem_bias_epochs * steps_per_epoch
     return hparams
 
 
 def build_optimizer(config: ConfigDict) -> optax.GradientTransformationExtraArgs:
-    """The optimizer, for a learning rate of 1; `update` takes those of build_hparams, too."""
+    """The optimizer, for a learning rate of 1.
 
-    def optimizer(hparams: Mapping[str, Any]) -> optax.GradientTransformation:
+    `update` takes those of build_hparams, too, and `step`, the steps taken before.
+    """
+    frozen = _frozen(config)
+
+    def optimizer(hparams: Mapping[str, Any], step: Any) -> optax.GradientTransformation:
         parts = []
         if "clip_value" in hparams:
             parts.append(optax.clip(hparams["clip_value"]))
         if "clip_norm" in hparams:
             parts.append(optax.clip_by_global_norm(hparams["clip_norm"]))
         parts.append(_build_rule(config, hparams))
-        if config.freeze:
-            parts.append(freeze(config.freeze))
+        if "stem_bias_steps" in hparams:
+            parts.append(stop_stem_bias(step < hparams["stem_bias_steps"]))
+        if frozen:
+            parts.append(freeze(frozen))
         return optax.chain(*parts) if len(parts) > 1 else parts[0]
 
-    def update(updates: Any, state: Any, params: Any = None, **hparams: Any) -> Any:
-        return optimizer(hparams).update(updates, state, params)
+    def update(updates: Any, state: Any, params: Any = None, *, step: Any, **hparams: Any) -> Any:
+        return optimizer(hparams, step).update(updates, state, params)
 
-    return optax.GradientTransformationExtraArgs(optimizer(build_hparams(config)).init, update)
+    return optax.GradientTransformationExtraArgs(optimizer(build_hparams(config), 0).init, update)
 
 
 def _build_rule(config: ConfigDict, hparams: Mapping[str, Any]) -> optax.GradientTransformation:
@@ -154,6 +163,12 @@ def _build_rule(config: ConfigDict, hparams: Mapping[str, Any]) -> optax.Gradien
     rates = {group: hparams[f"{group}_rate"] for group in RATED if f"{group}_rate" in hparams}
     weight_decay = hparams.get("weight_decay")
     return with_rates(make, rates, weight_decay) if rates else make(weight_decay)
+
+
+def _frozen(config: ConfigDict) -> tuple[str, ...]:
+    """Names of the parameters that are not trained, the whitening filters among them."""
+    whitening = ("/".join(KERNEL),) if design_of(config).stem == "whiten" else ()
+    return (*config.freeze, *whitening)
 
 
 def keeps_averages(config: ConfigDict) -> bool:
@@ -181,14 +196,14 @@ def build_train_step(
         build_optimizer(config),
         _build_shape(config, steps_per_epoch),
         make_normalize(config.mean, config.std),
-        hparams=build_hparams(config),
+        hparams=build_hparams(config, steps_per_epoch),
         on_nan=config.on_nan,
         seed=config.seed,
         num_classes=num_classes,
         mix=_build_mix(config),
         micro_batches=config.micro_batches,
         prepare=(
-            functools.partial(normalize_filters, frozen=config.freeze)
+            functools.partial(normalize_filters, frozen=_frozen(config))
             if config.optimizer == "muon"
             else None
         ),

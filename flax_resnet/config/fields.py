@@ -7,7 +7,7 @@ from typing import Any
 
 from flax_resnet.engine.views import VIEWS
 from flax_resnet.models.designs import MODELS
-from flax_resnet.models.layers import KERNEL_INITS
+from flax_resnet.models.layers import ACTIVATIONS, KERNEL_INITS
 from flax_resnet.optim.optimizers import OPTIMIZERS
 from flax_resnet.optim.schedules import SCHEDULES
 
@@ -153,16 +153,20 @@ _SECTIONS: dict[str, tuple[Field, ...]] = {
         Field("design.shortcut_kernels", None, _stages(odd(63)), "K_i, kernel size of shortcuts"),
         Field(
             "design.pool_size", None, optional(integer(0, 8192)),
-            "P, average-pooling kernel; 0: the whole map",
+            "P, kernel of the last pool; 0: the whole map",
         ),
-        Field("design.block", None, optional(choice("basic", "bottleneck")), "residual block"),
+        Field(
+            "design.block", None, optional(choice("basic", "bottleneck", "single")),
+            "residual block: two convolutions, three, or one",
+        ),
         Field(
             "design.shortcut", None, optional(choice("projection", "pad", "none")),
             "where shapes change: 1x1 projection, zero padding (He's option A); none: plain net",
         ),
         Field(
-            "design.stem", None, optional(choice("cifar", "imagenet")),
-            "first layers: one 3x3 convolution, or 7x7 of stride 2 and max pooling",
+            "design.stem", None, optional(choice("cifar", "imagenet", "whiten")),
+            "first layers: one 3x3 convolution; 7x7 of stride 2 and max pooling; or 2x2 filters "
+            "that whiten the training images",
         ),
         Field(
             "design.bottleneck_stride", None, optional(choice("1x1", "3x3")),
@@ -181,8 +185,35 @@ _SECTIONS: dict[str, tuple[Field, ...]] = {
             "start the scale of each block's last BatchNorm at 0", since=3,
         ),
         Field(
+            "design.downsample", None, optional(choice("stride", "pool")),
+            "what halves the image: a block's stride, or a pooled convolution before each stage",
+            since=3,
+        ),
+        Field(
+            "design.activation", None, optional(choice(*ACTIVATIONS)),
+            "after BatchNorm and the addition", since=3,
+        ),
+        Field("design.norm_scale", None, optional(flag()), "BatchNorm has a scale", since=3),
+        Field(
+            "design.norm_momentum", None, optional(_FRACTION),
+            "share of BatchNorm's running statistics that is kept (PyTorch's 0.1: 0.9)", since=3,
+        ),
+        Field(
+            "design.norm_epsilon", None, optional(number(1e-30, 1.0)),
+            "added to BatchNorm's variance", since=3,
+        ),
+        Field(
+            "design.head_pool", None, optional(choice("average", "max")), "the last pool", since=3
+        ),
+        Field("design.head_bias", None, optional(flag()), "the linear layer has a bias", since=3),
+        Field(
+            "design.logit_scale", None, optional(number(1e-6, 1e6)), "multiplies the logits",
+            since=3,
+        ),
+        Field(
             "weight_init", "pytorch", choice(*KERNEL_INITS),
-            "initial kernels: PyTorch's uniform ones (the paper's), or He's normal ones",
+            "initial kernels: PyTorch's uniform ones (the paper's), He's normal ones, or PyTorch's "
+            "with the identity in the first filters",
         ),
         Field(
             "dtype", "float32", choice("float32", "bfloat16"),
@@ -337,6 +368,11 @@ _SECTIONS: dict[str, tuple[Field, ...]] = {
             "multiplies the learning rate of BatchNorm's biases, and not their decay", since=3,
         ),
         Field("head_rate", 1.0, _RATE, "the same for the linear layer", since=3),
+        Field("stem_bias_rate", 1.0, _RATE, "the same for the bias of stem=whiten", since=3),
+        Field(
+            "stem_bias_epochs", None, optional(number(0.0, 1e6)),
+            "for stem=whiten: epochs that its bias is trained for; None: all", since=3,
+        ),
         Field(
             "freeze", (),
             tuple_of(text(), "a tuple of at most 100 names, such as ('stem', 'stage1')", 0, 100),

@@ -5,7 +5,6 @@ import dataclasses
 import difflib
 import importlib.util
 import json
-import math
 import re
 from collections.abc import Callable, Sequence
 from importlib.machinery import SourceFileLoader
@@ -16,6 +15,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from flax_resnet.config.fields import FIELDS, FORMAT, MAX_BLOCKS, Field, is_int
+from flax_resnet.models.cost import map_shape
 from flax_resnet.models.designs import MODELS
 from flax_resnet.models.resnet import Design
 from flax_resnet.process.errors import Code, UserError, reason, shortened
@@ -419,10 +419,13 @@ def check_image_size(config: ConfigDict, image_shape: tuple[int, int, int]) -> N
       UserError: the images are too small for the design's halvings, its pool or the crop.
     """
     design = design_of(config)
-    halvings = len(design.stage_sizes) - 1 + (2 if design.stem == "imagenet" else 0)
+    pooled = design.downsample == "pool"
+    halvings = len(design.stage_sizes) - (not pooled) + (2 if design.stem == "imagenet" else 0)
     images = f"images of {image_shape[0]} x {image_shape[1]} pixels"
     side = min(image_shape[:2])
-    if halvings and side <= 2 ** (halvings - 1):
+    height, width = map_shape(design, image_shape)
+    # Strides round up, and so never leave nothing.
+    if not (height and width) or (not pooled and halvings and side <= 2 ** (halvings - 1)):
         raise _field_error(
             "design.stage_sizes",
             f"has {len(design.stage_sizes)} stages: with the stem {design.stem!r} they halve "
@@ -430,7 +433,6 @@ def check_image_size(config: ConfigDict, image_shape: tuple[int, int, int]) -> N
             "set a larger config.image_size, or use fewer stages",
             "conflict",
         )
-    height, width = (math.ceil(side / 2**halvings) for side in image_shape[:2])
     if design.pool_size and min(height, width) < design.pool_size:
         raise _field_error(
             "design.pool_size",

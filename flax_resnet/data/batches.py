@@ -88,6 +88,11 @@ class TrainBatches:
         self._pool = concurrent.futures.ThreadPoolExecutor(usable_cores(), "augment")
 
     @property
+    def images(self) -> UInt8[np.ndarray, "n height width channels"]:
+        """The training images, as they are."""
+        return self._table.images
+
+    @property
     def steps_per_epoch(self) -> int:
         """Batches per epoch, including the short one unless it is dropped."""
         return self._full_steps + bool(self._last_size)

@@ -77,10 +77,11 @@ def make_train_step(
 
     The loss is cross-entropy, mean over the batch, with labels softened by
     hparams['label_smoothing'] if it is there, and images and labels mixed by `mix`. The optimizer
-    gets `hparams` as extra arguments; its updates are scaled by hparams['learning_rate'] (1 if
-    missing) and `schedule(state.step)`, and added to what `prepare` makes of the parameters. The
-    averages, if the state has any, follow with hparams['ema_decay']; with `slow_steps` they are
-    Lookahead's slow weights, and BatchNorm's statistics among them only with `slow_statistics`.
+    gets `hparams` and `step` as extra arguments; its updates are scaled by
+    hparams['learning_rate'] (1 if missing) and `schedule(state.step)`, and added to what `prepare`
+    makes of the parameters. The averages, if the state has any, follow with hparams['ema_decay'];
+    with `slow_steps` they are Lookahead's slow weights, and BatchNorm's statistics among them only
+    with `slow_statistics`.
 
     The batch is taken in as many of `micro_batches` equal parts as divide it, one after the other,
     with the mean of their gradients. The result is that of the whole batch, but for BatchNorm,
@@ -128,7 +129,9 @@ def make_train_step(
             correct = lax.psum(correct, axis_name)
             count *= lax.axis_size(axis_name)
         params = state.params if prepare is None else prepare(state.params)
-        updates, opt_state = with_hparams.update(grads, state.opt_state, params, **hparams)
+        updates, opt_state = with_hparams.update(
+            grads, state.opt_state, params, step=state.step, **hparams
+        )
         rate = hparams.get("learning_rate", 1.0) * schedule(state.step)
         updates = jax.tree.map(lambda u: jnp.asarray(rate, u.dtype) * u, updates)
         new_state = dataclasses.replace(

@@ -1,4 +1,4 @@
-"""Residual blocks: relu(shortcut(x) + branch(x)), BatchNorm after every convolution."""
+"""Residual blocks: act(shortcut(x) + branch(x)), BatchNorm after every convolution."""
 
 from typing import ClassVar
 
@@ -41,10 +41,10 @@ class ResidualBlock(nn.Module):
             x = drop_branch(x, self.drop_rate, self.make_rng("dropout"))
         if self.design.shortcut != "none":
             x = x + self._shortcut(inputs, x.shape[-1], train)
-        return nn.relu(x)
+        return self.layers.activate(x)
 
     def branch(self, x: jax.Array, train: bool) -> jax.Array:
-        """The block without shortcut, addition and last ReLU."""
+        """The block without shortcut, addition and last activation."""
         raise NotImplementedError
 
     def conv_norm(
@@ -82,7 +82,8 @@ class BasicBlock(ResidualBlock):
         """F x F, which strides; F x F."""
         channels = self.design.stage_channels[self.stage]
         kernel_size = self.design.kernel_sizes[self.stage]
-        x = nn.relu(self.conv_norm(x, train, 1, channels, kernel_size, self.strides))
+        x = self.conv_norm(x, train, 1, channels, kernel_size, self.strides)
+        x = self.layers.activate(x)
         return self.conv_norm(x, train, 2, channels, kernel_size, 1, last=True)
 
 
@@ -96,9 +97,25 @@ class Bottleneck(ResidualBlock):
         channels = self.design.stage_channels[self.stage]
         kernel_size = self.design.kernel_sizes[self.stage]
         strides = (self.strides, 1) if self.design.bottleneck_stride == "1x1" else (1, self.strides)
-        x = nn.relu(self.conv_norm(x, train, 1, channels, 1, strides[0]))
-        x = nn.relu(self.conv_norm(x, train, 2, channels, kernel_size, strides[1]))
+        x = self.layers.activate(self.conv_norm(x, train, 1, channels, 1, strides[0]))
+        x = self.layers.activate(self.conv_norm(x, train, 2, channels, kernel_size, strides[1]))
         return self.conv_norm(x, train, 3, channels * self.expansion, 1, 1, last=True)
 
 
-BLOCKS: dict[str, type[ResidualBlock]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
+class SingleBlock(ResidualBlock):
+    """One F x F convolution."""
+
+    expansion: ClassVar[int] = 1
+
+    def branch(self, x: jax.Array, train: bool) -> jax.Array:
+        """F x F, which strides."""
+        channels = self.design.stage_channels[self.stage]
+        kernel_size = self.design.kernel_sizes[self.stage]
+        return self.conv_norm(x, train, 1, channels, kernel_size, self.strides, last=True)
+
+
+BLOCKS: dict[str, type[ResidualBlock]] = {
+    "basic": BasicBlock,
+    "bottleneck": Bottleneck,
+    "single": SingleBlock,
+}

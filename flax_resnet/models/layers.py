@@ -1,6 +1,7 @@
 """The layers of a network, made alike: convolution, BatchNorm, pools and linear layer."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -11,17 +12,43 @@ from jaxtyping import Array, Float
 
 from flax_resnet.models.norm import BatchNorm, Dtype
 
-InitName = Literal["pytorch", "he_normal"]
+InitName = Literal["pytorch", "he_normal", "dirac"]
+ActivationName = Literal["relu", "gelu", "silu"]
 # Takes the arguments of jax.lax.conv_general_dilated, by position; None: that function itself.
 Convolve = Callable[..., jax.Array] | None
 Images = Float[Array, "batch height width channels"]
 NewImages = Float[Array, "batch new_height new_width new_channels"]
 
+# Uniform in +-1/sqrt(fan_in), which kaiming_uniform(a=sqrt(5)), PyTorch's default, comes to.
+_pytorch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+def _dirac(key: jax.Array, shape: tuple[int, ...], dtype: Dtype = jnp.float32) -> jax.Array:
+    """The first filters of a convolution pass a channel each on; the rest is PyTorch's uniform.
+
+    Jordan 2024 (arXiv 2404.00498), section 3.3.
+    """
+    kernel = _pytorch_uniform(key, shape, dtype)
+    if len(shape) != 4:
+        return kernel
+    height, width, channels, features = shape
+    passed = min(channels, features)
+    identity = jnp.zeros((height, width, channels, passed), dtype)
+    identity = identity.at[height // 2, width // 2].set(jnp.eye(channels, passed, dtype=dtype))
+    return kernel.at[..., :passed].set(identity)
+
+
 KERNEL_INITS = {
-    # Uniform in +-1/sqrt(fan_in), which kaiming_uniform(a=sqrt(5)), PyTorch's default, comes to.
-    "pytorch": nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
+    "pytorch": _pytorch_uniform,
     # He et al. 2015 (arXiv 1502.01852), eq. 10: not truncated, as nn.initializers.he_normal is.
     "he_normal": nn.initializers.variance_scaling(2.0, "fan_in", "normal"),
+    "dirac": _dirac,
+}
+# PyTorch's GELU is the exact one, linen's default its approximation by tanh.
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "relu": nn.relu,
+    "gelu": functools.partial(nn.gelu, approximate=False),
+    "silu": nn.silu,
 }
 
 
@@ -35,6 +62,8 @@ class Layers:
       param_dtype: dtype of parameters, BatchNorm statistics and the linear layer.
       axis_name: mapped axis over which BatchNorm shares its statistics; None: the local batch.
       convolve: what computes convolutions.
+      activation: a key of ACTIVATIONS.
+      norm_scale, norm_momentum, norm_epsilon: of BatchNorm.
     """
 
     weight_init: InitName = "pytorch"
@@ -42,6 +71,10 @@ class Layers:
     param_dtype: Dtype = jnp.float32
     axis_name: str | None = None
     convolve: Convolve = None
+    activation: ActivationName = "relu"
+    norm_scale: bool = True
+    norm_momentum: float = 0.9
+    norm_epsilon: float = 1e-5
 
     def conv(
         self, features: int, kernel_size: int, strides: int = 1, *, name: str | None = None
@@ -69,13 +102,22 @@ class Layers:
         """Batch normalization."""
         return BatchNorm(
             initial_scale=initial_scale,
+            momentum=self.norm_momentum,
+            epsilon=self.norm_epsilon,
+            use_scale=self.norm_scale,
             axis_name=self.axis_name,
             dtype=self.dtype,
             param_dtype=self.param_dtype,
             name=name,
         )
 
-    def linear(self, features: int, fan_in: int, *, name: str | None = None) -> nn.Dense:
+    def activate(self, x: jax.Array) -> jax.Array:
+        """The activation, element by element."""
+        return ACTIVATIONS[self.activation](x)
+
+    def linear(
+        self, features: int, fan_in: int, *, bias: bool = True, name: str | None = None
+    ) -> nn.Dense:
         """A linear layer; PyTorch's initial bias is uniform in +-1/sqrt(fan_in), He's is zero.
 
         In `param_dtype`: bfloat16 would round the logits to 8 bits before the loss.
@@ -87,8 +129,9 @@ class Layers:
 
         return nn.Dense(
             features,
+            use_bias=bias,
             kernel_init=KERNEL_INITS[self.weight_init],
-            bias_init=uniform if self.weight_init == "pytorch" else nn.initializers.zeros,
+            bias_init=nn.initializers.zeros if self.weight_init == "he_normal" else uniform,
             dtype=self.param_dtype,
             param_dtype=self.param_dtype,
             name=name,
@@ -103,6 +146,28 @@ class MaxPool(nn.Module):
         """Halves height and width."""
         padding: Any = ((1, 1), (1, 1))  # linen declares only its names for paddings
         return nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding=padding)
+
+
+class TilePool(nn.Module):
+    """The maximum of square windows side by side; the rest below a whole window is dropped.
+
+    Attributes:
+      size: side of a window; None: one window, the map.
+    """
+
+    size: int | None = None
+
+    @nn.compact
+    def __call__(self, x: Images) -> Float[Array, "batch new_height new_width channels"]:
+        """As the maximum of shifted images: a max pool's own gradient is slow on a CPU."""
+        height, width = window_of(self.size, x.shape[1:3])
+        last = x.shape[1] - x.shape[1] % height, x.shape[2] - x.shape[2] % width
+        pixels = [
+            x[:, i : last[0] : height, j : last[1] : width]
+            for i in range(height)
+            for j in range(width)
+        ]
+        return functools.reduce(jnp.maximum, pixels)
 
 
 class AvgPool(nn.Module):

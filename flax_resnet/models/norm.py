@@ -26,6 +26,7 @@ class BatchNorm(nn.Module):
       momentum: share of the old running average that is kept; PyTorch's 0.1 is 0.9 here.
       epsilon: added to the variance before the square root.
       initial_scale: what the scale starts from.
+      use_scale: whether there is a scale; without, it is 1.
       axis_name: mapped axis over which the statistics are shared; None: those of the local batch.
       dtype: dtype of the output.
       param_dtype: dtype of scale, bias, running mean and variance.
@@ -34,6 +35,7 @@ class BatchNorm(nn.Module):
     momentum: float = 0.9
     epsilon: float = 1e-5
     initial_scale: float = 1.0
+    use_scale: bool = True
     axis_name: str | None = None
     dtype: Dtype = jnp.float32
     param_dtype: Dtype = jnp.float32
@@ -48,8 +50,10 @@ class BatchNorm(nn.Module):
             "batch_stats", "mean", jnp.zeros, (features,), self.param_dtype
         )
         running_var = self.variable("batch_stats", "var", jnp.ones, (features,), self.param_dtype)
-        initial = nn.initializers.constant(self.initial_scale)
-        scale = self.param("scale", initial, (features,), self.param_dtype)
+        scale = jnp.ones((features,), self.param_dtype)
+        if self.use_scale:
+            initial = nn.initializers.constant(self.initial_scale)
+            scale = self.param("scale", initial, (features,), self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros, (features,), self.param_dtype)
 
         x = inputs.astype(self.param_dtype)

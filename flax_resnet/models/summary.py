@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from flax_resnet.models.layers import AvgPool, MaxPool, window_of
+from flax_resnet.models.layers import AvgPool, MaxPool, TilePool, window_of
 from flax_resnet.models.resnet import ResNet
 from flax_resnet.models.squeeze_excitation import SqueezeExcitation, squeezed_channels
+from flax_resnet.models.whitening import PATCH, WhiteningConv
 from flax_resnet.report.table import Table
 
 ImageShape = tuple[int, int, int]
@@ -23,17 +24,17 @@ ImageShape = tuple[int, int, int]
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One layer; ReLU and the addition of the shortcut, without parameters, have no row.
+    """One layer; activations and the addition of the shortcut, without parameters, have no row.
 
     Attributes:
       path: the module's name, parts joined by '/', which its parameters have too.
-      kind: 'Conv', 'BatchNorm', 'Dense', 'MaxPool', 'AvgPool' or 'SqueezeExcitation', whose two
-        linear layers have no rows of their own.
+      kind: 'Conv', 'WhiteningConv', 'BatchNorm', 'Dense', 'MaxPool', 'AvgPool' or
+        'SqueezeExcitation', whose two linear layers have no rows of their own.
       description: kernel, features and stride, such as '3x3, 64, stride 1'.
       output_shape: (height, width, channels), or (features,) of a linear layer.
       params: number of trainable parameters.
       multiply_adds: of one image: for every output pixel, kernel area times channels in times
-        channels out, pixels of the padding included. 0 but for these layers and linear ones.
+        channels out, pixels of the padding included. 0 but for convolutions and linear layers.
     """
 
     path: str
@@ -160,6 +161,9 @@ def _row(module: nn.Module, inputs: tuple[int, ...], outputs: tuple[int, ...]) -
             (kernel, _), (strides, _) = cast(Any, (module.kernel_size, module.strides))
             description = f"{kernel}x{kernel}, {module.features}, stride {strides}"
             multiply_adds = kernel**2 * inputs[-1] * math.prod(outputs)
+        case WhiteningConv():
+            description = f"{PATCH}x{PATCH}, {outputs[-1]}, stride 1"
+            multiply_adds = PATCH**2 * inputs[-1] * math.prod(outputs)
         case nn.Dense():
             description = f"{inputs[-1]} to {module.features}"
             multiply_adds = inputs[-1] * math.prod(outputs)
@@ -169,11 +173,11 @@ def _row(module: nn.Module, inputs: tuple[int, ...], outputs: tuple[int, ...]) -
             multiply_adds = 2 * channels * squeezed
         case MaxPool():
             description = "3x3, stride 2"
-        case AvgPool():
+        case AvgPool() | TilePool():
             description = "{}x{}".format(*window_of(module.size, inputs[1:3]))
     return Row(
         path="/".join(module.path),
-        kind=type(module).__name__,
+        kind="MaxPool" if isinstance(module, TilePool) else type(module).__name__,
         description=description,
         output_shape=outputs[1:],
         params=_count(module.variables.get("params", {})),

@@ -34,7 +34,7 @@ def freeze(frozen: Sequence[str]) -> optax.GradientTransformation:
 
 
 # Groups that may have a rate of their own, which config.NAME_rate multiplies.
-RATED = ("norm_bias", "head")
+RATED = ("norm_bias", "head", "stem_bias")
 
 
 def group_of(name: str) -> str:
@@ -42,6 +42,8 @@ def group_of(name: str) -> str:
     *modules, kind = name.split("/")
     if kind == "bias" and "norm" in modules[-1]:
         return "norm_bias"
+    if kind == "bias" and modules[0].startswith("stem"):
+        return "stem_bias"
     return "head" if modules[0] == "head" else "others"
 
 
@@ -71,3 +73,14 @@ def with_rates(
 
     rules = {group: rule(rate) for group, rate in rates.items()}
     return optax.partition({**rules, "others": make(weight_decay)}, labels)
+
+
+def stop_stem_bias(is_on: Any) -> optax.GradientTransformation:
+    """Drops the updates of the stem's biases where `is_on` is False."""
+
+    def mask(params: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: group_of(parameter_name(path)) == "stem_bias", params
+        )
+
+    return optax.masked(optax.scale(is_on), mask)

@@ -30,19 +30,21 @@ class Box:
 
 @dataclasses.dataclass(frozen=True)
 class BlockDrawing:
-    """A residual block, or consecutive identical ones.
+    """A residual block, a pooled convolution, or consecutive identical ones.
 
     Attributes:
       branch: its convolutions in order.
       shortcut: its kind.
       projection: the box on a 'projection' shortcut, else None.
       repeats: number of identical blocks.
+      activation: what follows the addition.
     """
 
     branch: tuple[Box, ...]
     shortcut: Shortcut
     projection: Box | None
     repeats: int = 1
+    activation: str = "ReLU"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,13 +74,15 @@ def read_architecture(model: ResNet, image_shape: ImageShape) -> Architecture:
         for name, rows in itertools.groupby(summary.rows, key=lambda row: row.path.split("/")[0])
     }
     outside = [row for name, rows in groups.items() if not name.startswith("stage") for row in rows]
-    stem = _boxes([row for row in outside if row.path.startswith("stem")], relu_last=True)
-    head = _boxes([row for row in outside if row.path.startswith("head")], relu_last=False)
+    activation = {"relu": "ReLU", "gelu": "GELU", "silu": "SiLU"}[model.design.activation]
+    stem = _boxes([row for row in outside if row.path.startswith("stem")], activation)
+    head = _boxes([row for row in outside if row.path.startswith("head")], activation, last=False)
     shape = stem[-1].output_shape
     stages: dict[str, list[BlockDrawing]] = {}
     for name, rows in groups.items():
         if name.startswith("stage"):
-            block = _block(rows, shape, plain=model.design.shortcut == "none")
+            plain = model.design.shortcut == "none" or name.endswith("entry")
+            block = _block(rows, shape, activation, plain)
             stages.setdefault(name.split("_")[0], []).append(block)
             shape = block.branch[-1].output_shape
     return Architecture(
@@ -90,45 +94,56 @@ def read_architecture(model: ResNet, image_shape: ImageShape) -> Architecture:
     )
 
 
-def _block(rows: Sequence[Row], input_shape: tuple[int, ...], plain: bool) -> BlockDrawing:
+def _block(
+    rows: Sequence[Row], input_shape: tuple[int, ...], activation: str, plain: bool
+) -> BlockDrawing:
     on_shortcut = [row for row in rows if row.path.split("/")[1].startswith("shortcut")]
-    # ReLU follows the addition, not the last convolution; a plain net adds nothing.
+    # The activation follows the addition, not the last convolution; a plain net adds nothing.
     branch = _boxes(
         [row for row in rows if row not in on_shortcut],
-        relu_last=plain and rows[-1].kind == "BatchNorm",
+        activation,
+        last=plain and rows[-1].kind == "BatchNorm",
     )
     projection = None
     if plain:
         shortcut: Shortcut = "none"
     elif on_shortcut:
         shortcut = "projection"
-        (projection,) = _boxes(on_shortcut, relu_last=False)
+        (projection,) = _boxes(on_shortcut, activation, last=False)
     else:
         shortcut = "identity" if branch[-1].output_shape == input_shape else "pad"
-    return BlockDrawing(branch, shortcut, projection)
+    return BlockDrawing(branch, shortcut, projection, activation=activation)
 
 
-def _boxes(rows: Sequence[Row], relu_last: bool) -> tuple[Box, ...]:
-    """One box per layer; a BatchNorm shares the box of the convolution before it."""
+def _boxes(rows: Sequence[Row], activation: str, last: bool = True) -> tuple[Box, ...]:
+    """One box per layer; a BatchNorm shares the box of the layer before it.
+
+    Args:
+      rows: the layers.
+      activation: what follows each BatchNorm.
+      last: whether it follows the last one, too.
+    """
     boxes: list[Box] = []
     for row in rows:
         if row.kind == "BatchNorm":
-            conv = boxes[-1]
+            before = boxes[-1]
             boxes[-1] = dataclasses.replace(
-                conv, after="BatchNorm, ReLU", params=conv.params + row.params
+                before, after=f"BatchNorm, {activation}", params=before.params + row.params
             )
         else:
-            boxes.append(Box(_words(row), "", row.params, row.output_shape))
-    last = max((i for i, box in enumerate(boxes) if box.after), default=-1)
-    if not relu_last and last >= 0:
-        boxes[last] = dataclasses.replace(boxes[last], after="BatchNorm")
+            after = activation if row.kind == "WhiteningConv" else ""
+            boxes.append(Box(_words(row), after, row.params, row.output_shape))
+    normalized = max((i for i, box in enumerate(boxes) if box.after), default=-1)
+    if not last and normalized >= 0:
+        boxes[normalized] = dataclasses.replace(boxes[normalized], after="BatchNorm")
     return tuple(boxes)
 
 
 def _words(row: Row) -> str:
-    if row.kind == "Conv":
+    kinds = {"Conv": "conv", "WhiteningConv": "whitening"}
+    if row.kind in kinds:
         kernel, rest = row.description.split(", ", 1)
-        return f"{kernel} conv, {rest}"
+        return f"{kernel} {kinds[row.kind]}, {rest}"
     if row.kind == "SqueezeExcitation":
         return f"squeeze-excitation, {row.description}"
     names = {"Dense": "linear", "MaxPool": "max pool", "AvgPool": "average pool"}

@@ -157,7 +157,8 @@ def _draw_addition(pen: _Pen, block: BlockDrawing, branch_y: float) -> None:
         axes.text(lane - 0.08, middle, words, **style)
     axes.add_patch(Circle((pen.x, y), PLUS_RADIUS, facecolor="white", edgecolor="black", zorder=3))
     axes.text(pen.x, y + 0.005, "+", fontsize=FONT, ha="center", va="center_baseline", zorder=4)
-    axes.text(pen.x - 0.2, y, "add, ReLU", fontsize=SMALL + 0.5, ha="right", va="center")
+    words = f"add, {block.activation}"
+    axes.text(pen.x - 0.2, y, words, fontsize=SMALL + 0.5, ha="right", va="center")
     pen.y = y + PLUS_RADIUS
 
 

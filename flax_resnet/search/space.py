@@ -88,7 +88,8 @@ class Space:
             if self.block == "basic":
                 # Stage 1 keeps the shape, so K_1 has no effect; it is set to K_2.
                 shortcuts = sorted({(k[1], *k[1:]) for k in shortcuts}) if n > 1 else [(1,)]
-        whole = map_shape(n, image_shape)
+        ones = (1,) * n
+        whole = map_shape(Design(ones, ones, ones, ones, None), image_shape)
         pools = {None if (p, p) == whole else p for p in self.pool_sizes}
         fitting = [p for p in pools if p is None or p <= min(whole)]
         return sorted(channels), kernels, shortcuts, sorted(fitting, key=lambda p: p or math.inf)

@@ -21,7 +21,7 @@ from flax_resnet.config.build import (
     keeps_averages,
 )
 from flax_resnet.config.conv_choice import CONVOLVE, WITHOUT_WINOGRAD
-from flax_resnet.config.load import check_image_size
+from flax_resnet.config.load import check_image_size, design_of
 from flax_resnet.data.batches import Chunk, TrainBatches
 from flax_resnet.data.load import load_dataset
 from flax_resnet.data.transforms import build_transforms
@@ -32,6 +32,7 @@ from flax_resnet.engine.processes import Processes
 from flax_resnet.engine.state import MetricSums, TrainState, init_state
 from flax_resnet.inference.model import load_trained, start_from
 from flax_resnet.models.summary import count_parameters, format_summary, summarize
+from flax_resnet.models.whitening import set_filters, whitening_filters
 from flax_resnet.optim.groups import is_frozen, parameter_name
 from flax_resnet.process.errors import UserError
 from flax_resnet.process.files import write_text
@@ -132,7 +133,7 @@ def open_session(
     arithmetic = choose_arithmetic(config, run, data, batches, parallel, latest is not None)
     schedule = build_schedule(config, batches.steps_per_epoch)
     _check_budget(config, data)
-    progress = _progress(config, data, checkpoints, parallel)
+    progress = _progress(config, data, batches.images, checkpoints, parallel)
     checkpoints.check_space(progress.to_save())
     run.claim(config, data, arithmetic)
     note_machine(run.path)
@@ -301,19 +302,23 @@ def _evaluators(
 
 
 def _progress(
-    config: ConfigDict, data: DataInfo, checkpoints: Checkpoints, parallel: DataParallel
+    config: ConfigDict,
+    data: DataInfo,
+    train_images: Any,
+    checkpoints: Checkpoints,
+    parallel: DataParallel,
 ) -> Progress:
     """The start of a run, or the place of its last checkpoint."""
     latest = checkpoints.latest
     if latest is None:
-        state = _initial_state(config, data)
+        state = _initial_state(config, data, train_images)
         return Progress(parallel.replicate(state), parallel.replicate(MetricSums.zeros()))
     expected = abstract_checkpoint(config, len(data.class_names), data.image_shape)
     saved = checkpoints.restore(Saved(*expected, 0.0, True), parallel.replicated)
     return Progress.resumed(saved, latest.step)
 
 
-def _initial_state(config: ConfigDict, data: DataInfo) -> TrainState:
+def _initial_state(config: ConfigDict, data: DataInfo, train_images: Any) -> TrainState:
     state = init_state(
         build_model(config, len(data.class_names)),
         build_optimizer(config),
@@ -322,6 +327,8 @@ def _initial_state(config: ConfigDict, data: DataInfo) -> TrainState:
         averages=keeps_averages(config),
     )
     _check_frozen(config, state.params)
+    if design_of(config).stem == "whiten":
+        state = _whitened(state, whitening_filters(train_images, config.mean, config.std))
     if config.init_from is None:
         return state
     trained = load_trained(config.init_from)
@@ -330,6 +337,14 @@ def _initial_state(config: ConfigDict, data: DataInfo) -> TrainState:
     kept = "all weights" if same else "all weights but the head's"
     logger.info("starting from %s, step %d: %s", config.init_from, trained.step, kept)
     return state
+
+
+def _whitened(state: TrainState, filters: Any) -> TrainState:
+    """The state with these filters in the network's stem."""
+    averages = state.averages
+    if averages is not None:
+        averages = averages | {"params": set_filters(averages["params"], filters)}
+    return dataclasses.replace(state, params=set_filters(state.params, filters), averages=averages)
 
 
 def _describe(

@@ -97,6 +97,17 @@ def test_a_recipe_takes_its_optimizers_step_at_its_schedules_rate(
     )
 
 
+def test_the_stems_bias_is_trained_for_its_epochs():
+    config = tiny_config(
+        **NETWORK, **{"design.stem": "whiten"}, optimizer="nesterov", stem_bias_epochs=1
+    )
+    for step, moves in [(6, True), (7, False)]:
+        before = init_state(build_model(config, 10), build_optimizer(config), (8, 8, 3), seed=0)
+        old, new = before.params["stem_whiten"], take(config, step)[0].params["stem_whiten"]
+        assert bool((old["bias"] != new["bias"]).any()) == moves, step
+        np.testing.assert_array_equal(old["kernel"], new["kernel"])
+
+
 def test_lookaheads_slow_weights_are_gone_on_from():
     config = tiny_config(**NETWORK, optimizer="sgd", learning_rate=0.1, lookahead_steps=5)
     plain = tiny_config(**NETWORK, optimizer="sgd", learning_rate=0.1)

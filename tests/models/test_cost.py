@@ -28,6 +28,16 @@ DESIGNS = {
         dataclasses.replace(MODELS["imagenet_resnet50"], squeeze_excitation="blocks"),
         ODD,
     ),
+    "whitened and pooled": (MODELS["airbench94"], CIFAR),
+    "whitened and pooled, residual": (MODELS["best_5m"], (37, 50, 1)),
+    "pooled, with a stem of its own": (
+        Design((2, 1), (8, 12), (3, 5), (1, 1), None, downsample="pool", head_bias=False),
+        ODD,
+    ),
+    "no scales, one convolution a block": (
+        Design((2, 1), (8, 12), (3, 5), (3, 1), None, "single", norm_scale=False),
+        ODD,
+    ),
     "bottleneck that strides in its 3x3": (
         Design((1, 2), (8, 8), (3, 5), (1, 3), None, "bottleneck", bottleneck_stride="3x3"),
         CIFAR,
@@ -50,4 +60,4 @@ def test_the_formula_counts_what_the_network_computes(design: Design, image_shap
     cost = count(design, 10, image_shape)
     assert (cost.params, cost.multiply_adds) == (traced.params, traced.multiply_adds)
     pooled = made[-1].outputs
-    assert map_shape(len(design.stage_sizes), image_shape, design.stem) == pooled
+    assert map_shape(design, image_shape) == pooled

@@ -30,6 +30,10 @@ PARAMETERS = {
     "imagenet_resnet50": 25_557_032,
     "imagenet_resnet101": 44_549_160,
     "imagenet_resnet152": 60_192_808,
+    # The sums of the authors' layers: whitening 288 + 24, convolutions, biases of BatchNorm, head.
+    "airbench94": 1_971_640,
+    "airbench95": 4_604_728,
+    "best_5m": 4_844_440,
 }
 
 # Figure 3's last row, "FLOPs", which are multiply-adds.

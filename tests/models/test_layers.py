@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
-from flax_resnet.models.layers import InitName, Layers
+from flax_resnet.models.layers import ACTIVATIONS, InitName, Layers, TilePool
 
 KEY = jax.random.key(0)
 
@@ -56,6 +57,41 @@ def test_he_normal_linear_bias_is_zero():
     params = linear_params("he_normal")
     assert params["kernel"].std() == pytest.approx((2 / 400) ** 0.5, rel=0.01)
     assert not params["bias"].any()
+
+
+@pytest.mark.parametrize(("channels", "features"), [(8, 12), (8, 8), (12, 8)])
+def test_dirac_filters_pass_channels_on_and_the_others_are_pytorchs(channels, features):
+    layer = Layers("dirac").conv(features, 3)
+    images = jax.random.normal(KEY, (2, 5, 5, channels))
+    out, variables = layer.init_with_output(KEY, images)
+    passed = min(channels, features)
+    np.testing.assert_allclose(out[..., :passed], images[..., :passed], rtol=1e-6)
+    plain = Layers().conv(features, 3).init(KEY, images)["params"]["kernel"]
+    np.testing.assert_array_equal(variables["params"]["kernel"][..., passed:], plain[..., passed:])
+
+
+@pytest.mark.parametrize("size", [2, 3, None])
+def test_tile_pool_and_its_gradient_are_linens(size):
+    images = jax.random.normal(KEY, (2, 7, 8, 3))
+    window = (size, size) if size else (7, 8)
+
+    def linens(x: jax.Array) -> jax.Array:
+        return nn.max_pool(x, window, window)
+
+    def ours(x: jax.Array) -> Any:
+        return TilePool(size).apply({}, x)
+
+    np.testing.assert_array_equal(ours(images), linens(images))
+    grads = [jax.grad(lambda x, f=f: (f(x) ** 2).sum())(images) for f in (ours, linens)]
+    np.testing.assert_array_equal(*grads)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_are_pytorchs(name):
+    torch = pytest.importorskip("torch")
+    x = np.linspace(-4, 4, 33, dtype=np.float32)
+    theirs = getattr(torch.nn.functional, name)(torch.tensor(x))
+    np.testing.assert_allclose(ACTIVATIONS[name](jnp.asarray(x)), theirs.numpy(), atol=1e-6)
 
 
 def test_conv_has_no_bias_and_keeps_the_image_size_at_stride_1():

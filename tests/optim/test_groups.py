@@ -4,7 +4,7 @@ import optax
 import pytest
 
 from flax_resnet.optim.averages import lookahead, lookahead_schedule, moving_average
-from flax_resnet.optim.groups import decay_mask, freeze, group_of, with_rates
+from flax_resnet.optim.groups import decay_mask, freeze, group_of, stop_stem_bias, with_rates
 from flax_resnet.optim.optimizers import OPTIMIZERS
 
 PARAMS = {
@@ -18,6 +18,7 @@ def test_groups_are_known_by_name():
     names = {
         "stem_norm/bias": "norm_bias",
         "stage1_block1/norm1/bias": "norm_bias",
+        "stem_whiten/bias": "stem_bias",
         "head/kernel": "head",
         "head/bias": "head",
         "stem_norm/scale": "others",
@@ -40,6 +41,14 @@ def test_a_groups_rate_multiplies_its_gradient_and_not_its_decay():
     updates, _ = plain.update(PARAMS, plain.init(PARAMS), PARAMS)
     ratio = updates["head"]["kernel"][0] / updates["stem_norm"]["scale"][0]
     assert float(ratio) == pytest.approx(8)
+
+
+def test_the_stems_bias_stops():
+    params = {"stem_whiten": {"bias": jnp.ones(2)}, "head": {"bias": jnp.ones(2)}}
+    for is_on in (True, False):
+        rule = stop_stem_bias(jnp.asarray(is_on))
+        updates, _ = rule.update(params, rule.init(params))
+        assert updates["stem_whiten"]["bias"].any() == is_on and updates["head"]["bias"].all()
 
 
 def test_frozen_parameters_get_no_update():

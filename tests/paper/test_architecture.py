@@ -23,7 +23,9 @@ def all_params(architecture: Architecture) -> int:
     return boxes
 
 
-@pytest.mark.parametrize("name", ["revised", "resnet18", "plain20", "resnet20", "efficient_resnet"])
+@pytest.mark.parametrize(
+    "name", ["revised", "resnet18", "plain20", "resnet20", "efficient_resnet", "best_5m"]
+)
 def test_boxes_hold_every_parameter(name: str):
     architecture = read(MODELS[name])
     assert all_params(architecture) == architecture.params
@@ -53,6 +55,20 @@ def test_squeeze_and_excitation_has_a_box_without_the_blocks_relu_before_it():
     assert [(box.after, box.params) for box in stem] == [("BatchNorm, ReLU", 1856), ("", 580)]
 
 
+def test_pooled_convolutions_and_other_activations_are_told():
+    architecture = read(MODELS["best_5m"])
+    (stem,) = architecture.stem
+    assert (stem.text, stem.after) == ("2x2 whitening, 24, stride 1", "GELU")
+    entry, block = architecture.stages[1]
+    assert [(box.text, box.after) for box in entry.branch] == [
+        ("3x3 conv, 256, stride 1", ""),
+        ("max pool, 2x2", "BatchNorm, GELU"),
+    ]
+    assert (entry.shortcut, block.shortcut, block.activation) == ("none", "identity", "GELU")
+    assert [box.after for box in block.branch] == ["BatchNorm, GELU", "BatchNorm"]
+    assert [box.text for box in architecture.head] == ["max pool, 3x3", "linear, 352 to 10"]
+
+
 def test_blocks_alike_are_drawn_once():
     first, second = read(dataclasses.replace(TINY, stage_sizes=(3, 3))).stages
     assert [block.repeats for block in first] == [3]
@@ -71,7 +87,7 @@ def test_shortcuts_without_parameters_are_told_apart(shortcut: str, kinds: list[
     assert last.after == ("BatchNorm, ReLU" if shortcut == "none" else "BatchNorm")
 
 
-@pytest.mark.parametrize("name", ["revised", "plain20", "resnet56"])
+@pytest.mark.parametrize("name", ["revised", "plain20", "resnet56", "best_5m"])
 def test_drawing_shows_every_layer_inside_its_edges(name: str):
     architecture = read(MODELS[name])
     figure = architecture_figure(architecture, "a title")

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from flax_resnet.__main__ import main
+from flax_resnet.data.load import load_dataset
 from flax_resnet.inference.model import load_trained
+from flax_resnet.models.whitening import whitening_filters
 from flax_resnet.process.errors import UserError
 from flax_resnet.runs.metrics_log import read_metrics
 from flax_resnet.training.loop import train_and_evaluate
@@ -35,6 +37,34 @@ PARTS = {
     "micro_batches": 2,
     "ema_decay": 0.9,
     "test_views": "mirror_shift",
+}
+
+
+# The network and optimizer of airbench, for images of 8 x 8 pixels.
+NETWORK = {
+    "design.stem": "whiten",
+    "design.downsample": "pool",
+    "design.block": "single",
+    "design.shortcut": "none",
+    "design.activation": "gelu",
+    "design.norm_scale": False,
+    "design.norm_momentum": 0.6,
+    "design.head_pool": "max",
+    "design.pool_size": 1,
+    "design.head_bias": False,
+    "design.logit_scale": 0.3,
+    "weight_init": "dirac",
+    "optimizer": "muon",
+    "learning_rate": 0.24,
+    "weight_decay": 0.01,
+    "norm_bias_rate": 40.0,
+    "head_rate": 4.0,
+    "stem_bias_rate": 40.0,
+    "stem_bias_epochs": 1,
+    "schedule": "linear",
+    "lookahead_steps": 3,
+    "lookahead_decay": 0.8,
+    "lookahead_power": 3.0,
 }
 
 
@@ -66,6 +96,25 @@ def test_all_parts_together_are_resumed_bit_for_bit_and_their_averages_are_evalu
     plain = run(tmp_path / "plain", one_device, None, ema_decay=0.0)
     last = load_trained(plain).variables["params"]["head"]["kernel"]
     assert np.abs(last - ours["params"]["head"]["kernel"]).max() > 1e-4
+
+
+def test_airbenchs_parts_are_resumed_bit_for_bit_with_filters_of_the_images(tmp_path, one_device):
+    def trained(folder: Path, *epochs: int | None) -> Any:
+        for epoch in epochs:
+            config = tiny_config(**NETWORK)
+            train_and_evaluate(config, folder, devices=one_device, until_epoch=epoch)
+        return dict(load_trained(folder).variables)
+
+    whole, resumed = trained(tmp_path / "a", None), trained(tmp_path / "b", 1, None)
+    jax.tree.map(np.testing.assert_array_equal, whole, resumed)
+    rows = read_metrics(tmp_path / "a/metrics.jsonl")
+    assert rows[1]["train_loss"] < rows[0]["train_loss"]
+    stem = whole["params"]["stem_whiten"]
+    images = load_dataset("digits", cache_dir=None).train_images[:224]
+    config = tiny_config()
+    np.testing.assert_array_equal(
+        stem["kernel"], whitening_filters(images, config.mean, config.std)
+    )
 
 
 def test_frozen_parts_stay_where_another_run_left_them(tmp_path, tiny_run, one_device):

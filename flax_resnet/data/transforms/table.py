@@ -20,6 +20,7 @@ class ImageTable:
     images, made once if it fits in `max_bytes`. The result is the same bit for bit.
 
     Attributes:
+        images: as given.
         num_bytes: size of the table; 0 without one.
     """
 
@@ -29,7 +30,7 @@ class ImageTable:
         transforms: Sequence[Transform],
         max_bytes: int = MAX_BYTES,
     ) -> None:
-        self._images = images
+        self.images = images
         self._transforms = tuple(transforms)
         self._windows = None
         self.num_bytes = 0
@@ -47,10 +48,10 @@ class ImageTable:
     ) -> UInt8[np.ndarray, "b h w c"]:
         """The images at `index`, transformed by what each transform drew for them."""
         if self._windows is None:
-            batch, done = self._images[index], 0
+            batch, done = self.images[index], 0
         else:
             flip, (top, left) = draws[0], draws[1].T
-            batch, done = self._windows[index + flip * len(self._images), top, left], 2
+            batch, done = self._windows[index + flip * len(self.images), top, left], 2
         for transform, drawn in zip(self._transforms[done:], draws[done:], strict=True):
             batch = transform.apply(batch, drawn)
         return batch
