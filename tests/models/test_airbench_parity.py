@@ -158,6 +158,7 @@ def test_three_steps_are_the_originals(config, variables):
         optimizers.step(1 - step / 200)
         theirs = dict(twin.state_dict())
         theirs["head.weight"] = theirs["head.weight"] / head_factor(twin)
-        assert_same(dict(state.variables), theirs, 1e-6)
+        # Not to float64's rounding: the step softens its labels in float32.
+        assert_same(dict(state.variables), theirs, 1e-4)
     moved = jax.tree.map(lambda a, b: bool((a != b).any()), variables["params"], state.params)
     assert not moved["stem_whiten"].pop("kernel") and jax.tree.all(moved)
