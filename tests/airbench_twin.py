@@ -45,8 +45,8 @@ class AirbenchNet(nn.Module):
         gelu = nn.functional.gelu
         x = gelu(self.stem_whiten(x))
         for number in self.stages:
-            entry = self.get_submodule(f"stage{number}_entry")
-            block = self.get_submodule(f"stage{number}_block1")
+            entry: Any = self.get_submodule(f"stage{number}_entry")
+            block: Any = self.get_submodule(f"stage{number}_block1")
             x = gelu(entry.norm(nn.functional.max_pool2d(entry.conv(x), 2)))
             x = gelu(block.norm1(block.conv1(x)))
         x = nn.functional.max_pool2d(x, 3).flatten(1)
@@ -102,7 +102,8 @@ class Optimizers:
             group["lr"] = rate * fraction
         self.sgd.step()
         for name, p in self.filters.items():
-            self.momenta[name].mul_(0.6).add_(p.grad)
-            update = orthogonalized(p.grad + 0.6 * self.momenta[name])
+            gradient: Any = p.grad
+            self.momenta[name].mul_(0.6).add_(gradient)
+            update = orthogonalized(gradient + 0.6 * self.momenta[name])
             p.mul_(len(p) ** 0.5 / p.norm())
             p.sub_(0.24 * fraction * update)
