@@ -7,7 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from flax_resnet.config.load import design_of
-from flax_resnet.models.cost import ImageShape, convolutions
+from flax_resnet.models.cost import Convolution, ImageShape, convolutions
 from flax_resnet.models.cpu import conv as cpu_conv
 from flax_resnet.models.cpu.probe import onednn_speedup
 from flax_resnet.models.designs import Design
@@ -70,17 +70,27 @@ def choose_conv(
     onednn = work * ONEDNN_SAVED_SECONDS > PROBE_SECONDS and (
         onednn_speedup(config.dtype, default_cache_dir()) > 1
     )
-    winograd = winograd_work(design, image_shape) if config.dtype == "float32" else []
+    winograd = winograd_work(design, image_shape, onednn) if config.dtype == "float32" else []
     pays = total_images * sum(winograd) * SAVED_SECONDS > EXTRA_COMPILE_SECONDS * len(winograd)
     if onednn:
-        return "onednn+winograd" if pays and winograd else "onednn"
-    return "winograd" if pays and winograd else "native"
+        return "onednn+winograd" if pays else "onednn"
+    return "winograd" if pays else "native"
 
 
-def winograd_work(design: Design, image_shape: ImageShape) -> list[int]:
-    """Multiply-adds, of an image and forward, of each convolution that winograd.py computes."""
-    return [
-        c.multiply_adds
-        for c in convolutions(design, image_shape)
-        if c.kernel_size == 3 and cpu_conv.uses_winograd((1, *c.outputs, c.channels), c.strides)
-    ]
+def winograd_work(design: Design, image_shape: ImageShape, onednn: bool) -> list[int]:
+    """Multiply-adds, of an image and forward, of each convolution that winograd.py computes.
+
+    Args:
+      design: the network.
+      image_shape: (height, width, channels).
+      onednn: whether oneDNN computes the others.
+    """
+
+    def computes(c: Convolution) -> bool:
+        images = 1, *c.outputs, c.channels
+        kernel = c.kernel_size, c.kernel_size, c.channels, c.features
+        if onednn:
+            return cpu_conv.gains_by_winograd(images, kernel, c.strides, c.kernel_size // 2)
+        return c.kernel_size == 3 and cpu_conv.uses_winograd(images, c.strides)
+
+    return [c.multiply_adds for c in convolutions(design, image_shape) if computes(c)]

@@ -14,7 +14,7 @@ import numpy as np
 from flax_resnet.data.image_files import read_image, resize_and_crop
 from flax_resnet.data.sources.npz import read_npz_images
 from flax_resnet.formats.cifar_pickle import read_cifar_pickle
-from flax_resnet.process.errors import UserError, reason
+from flax_resnet.process.errors import UserError
 
 _ENDS = {
     ".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm",
@@ -66,14 +66,14 @@ def _find(name: str) -> list[Input]:
         images, ids = read_cifar_pickle(path)
         return [_of_array(i, image) for i, image in zip(ids, images, strict=True)]
     try:
-        if path.is_dir():
+        if name and path.is_dir():  # no name is not the working folder
             files = sorted(p for p in path.rglob("*") if p.suffix.lower() in _ENDS)
         elif glob.has_magic(name) and not path.exists():
             files = sorted(map(Path, glob.glob(name, recursive=True)))
         else:
             return [_of_file(name)]
-    except (OSError, ValueError) as error:
-        raise UserError(f"{name} cannot be searched: {reason(error)}", field=name) from error
+    except (OSError, ValueError):  # a name too long, or a folder that may not be read
+        return [_of_file(name)]  # which says why
     if not files:
         raise UserError(f"{name} has no image files", code="missing", field=name)
     return [_of_file(str(file)) for file in files]

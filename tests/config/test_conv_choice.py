@@ -17,7 +17,14 @@ def config(*overrides: str):
 def test_the_work_is_that_of_the_3x3_convolutions_of_stride_1():
     # Two in the first block and one in each other, 37,748,736 multiply-adds each (the image
     # halves where the channels double); not the stem, which has 3 channels.
-    assert winograd_work(MODELS["revised"], IMAGE) == [32 * 32 * 9 * 64 * 64] * 5
+    for onednn in (True, False):
+        assert winograd_work(MODELS["revised"], IMAGE, onednn) == [32 * 32 * 9 * 64 * 64] * 5
+
+
+def test_with_onednn_the_work_is_where_winograd_is_faster():
+    # Maps of 15 and 7 pixels are padded to whole tiles; not the 24 channels before, the 3x3 after.
+    assert len(winograd_work(MODELS["airbench94"], IMAGE, onednn=True)) == 4
+    assert len(winograd_work(MODELS["resnet20"], IMAGE, onednn=True)) == 5  # those of 64 channels
 
 
 @pytest.mark.parametrize(

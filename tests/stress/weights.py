@@ -7,7 +7,7 @@ imported or opened meanwhile.
 """
 
 import codecs
-import os
+import shutil
 import sys
 import tempfile
 import time
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save
 
@@ -63,7 +64,7 @@ class Audit:
 
 def variables() -> Any:
     """The network's, of random numbers."""
-    shapes = jax.eval_shape(lambda: NETWORK.init(jax.random.key(0), np.zeros((1, *SHAPE))))
+    shapes = jax.eval_shape(lambda: NETWORK.init(jax.random.key(0), jnp.zeros((1, *SHAPE))))
     rng = np.random.default_rng(0)
     return jax.tree.map(lambda leaf: rng.random(leaf.shape, np.float32), shapes)
 
@@ -142,7 +143,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if failure:
                 failure = f"--seed {args.seed}, case {number} ({kind}): {failure}"
                 (args.output / "kept").mkdir(parents=True, exist_ok=True)
-                os.replace(path, args.output / "kept" / f"{args.seed}-{number}{suffix}")
+                shutil.move(path, args.output / "kept" / f"{args.seed}-{number}{suffix}")
             tally.add(kind, outcome, seconds, failure)
     return tally.finish("weights")
 

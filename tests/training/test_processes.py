@@ -18,6 +18,8 @@ from tests.conftest import tiny_config
 from tests.groups import outputs, start_group
 from tests.stress.trainings import difference, everything_saved, overrides
 
+pytestmark = pytest.mark.stress  # minutes: each test starts several groups of processes
+
 EPOCHS = 6
 # The last batch of 4 is one that 8 devices cannot share.
 CHANGES: dict[str, Any] = {"train_images": 196, "num_epochs": EPOCHS}

@@ -91,24 +91,26 @@ def fastest(
         x = lhs[:, ::strides, ::strides]
         return _conv1x1(x, rhs) if x.dtype == jnp.float32 else onednn.conv(x, rhs, 1, 0)
     padding = min(pads)
-    if with_winograd and padding == 1 and gains_by_winograd(lhs, rhs, strides):
+    float32 = lhs.dtype == jnp.float32
+    if with_winograd and float32 and gains_by_winograd(lhs.shape, rhs.shape, strides, padding):
         return winograd.conv3x3_of_any_size(lhs, rhs)
     return onednn.conv(lhs, rhs, strides, padding)
 
 
-def gains_by_winograd(lhs: jax.Array, rhs: jax.Array, strides: int) -> bool:
-    """Whether winograd.py is faster than oneDNN for these images and this kernel.
+def gains_by_winograd(
+    shape: Sequence[int], kernel_shape: Sequence[int], strides: int, padding: int
+) -> bool:
+    """Whether winograd.py is faster than oneDNN in float32, by the shapes of images and kernel.
 
-    In bfloat16 its transforms would lose too many digits. With few channels they cost more than
-    the products they save, and so they do where much of a tile lies outside the images.
+    With few channels its transforms cost more than the products they save, and so they do where
+    much of a tile lies outside the images. In bfloat16 they would lose too many digits.
     """
-    _, height, width, channels = lhs.shape
+    _, height, width, channels = shape
     tiles = -(-height // winograd.TILE) * -(-width // winograd.TILE)
     return (
-        lhs.dtype == jnp.float32
-        and rhs.shape[:2] == (3, 3)
-        and strides == 1
-        and min(channels, rhs.shape[3]) >= MIN_WINOGRAD_CHANNELS
+        tuple(kernel_shape[:2]) == (3, 3)
+        and (strides, padding) == (1, 1)
+        and min(channels, kernel_shape[3]) >= MIN_WINOGRAD_CHANNELS
         and tiles * winograd.TILE**2 <= MAX_PADDED_AREA * height * width
     )
 
