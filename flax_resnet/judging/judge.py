@@ -1,20 +1,19 @@
 """Runs judged: loaded, shown their images, scored."""
 
 import dataclasses
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from flax_resnet.inference.model import Model, load
 from flax_resnet.inference.test_images import SPLITS, load_other, load_splits
 from flax_resnet.judging.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from flax_resnet.judging.scores import Scores
 from flax_resnet.process.errors import UserError
+from flax_resnet.process.output import STDERR
 from flax_resnet.runs.checkpoints import Which
-
-logger = logging.getLogger(__name__)
 
 _AT_ONCE = 1000  # images that are corrupted at a time: as floats they need a lot of memory
 
@@ -107,15 +106,12 @@ def judge(
 def _corrupted(
     model: Model, images: np.ndarray, labels: np.ndarray
 ) -> dict[str, tuple[float, ...]]:
-    """Accuracy under each corruption at each severity; a line is logged for each."""
+    """Accuracy under each corruption at each severity, with a bar on a terminal."""
 
     def accuracy(name: str, severity: int) -> float:
         parts = [slice(at, at + _AT_ONCE) for at in range(0, len(images), _AT_ONCE)]
         answers = [model.predict(corrupt(images[part], name, severity)) for part in parts]
         return float((np.concatenate(answers) == labels).mean())
 
-    found: dict[str, tuple[float, ...]] = {}
-    for name in CORRUPTIONS:
-        found[name] = tuple(accuracy(name, severity) for severity in SEVERITIES)
-        logger.info("%s: %s", name, " ".join(f"{value:.2%}" for value in found[name]))
-    return found
+    names = tqdm(CORRUPTIONS, file=STDERR, disable=not STDERR.isatty(), leave=False)
+    return {name: tuple(accuracy(name, severity) for severity in SEVERITIES) for name in names}

@@ -52,7 +52,8 @@ def begin_writing(folder: Path, tree: Any) -> Any:
     Returns:
       What to call `result()` on, within `quiet()`, to wait until everything is on disk.
     """
-    if jax.tree.leaves(tree)[0].is_fully_addressable:
+    leaf = jax.tree.leaves(tree)[0]
+    if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
         arrays = jax.tree.map(
             np.array, jax.device_get(tree)
         )  # copied: the device may overwrite its own

@@ -80,7 +80,7 @@ class CifarResNet(nn.Module):
         for stage in range(1, self.stages + 1):
             out = self.get_submodule(f"layer{stage}")(out)
         out = functional.avg_pool2d(out, self.pool)
-        return self.linear(out.view(out.size(0), -1))
+        return self.linear(out.flatten(1))
 
 
 def randomize(network: nn.Module, seed: int = 0) -> nn.Module:
