@@ -146,7 +146,6 @@ def test_stopped_command_reports_what_is_trained(tmp_path: Path, monkeypatch: py
         if len(calls) == 2:
             return Outcome(signal.SIGTERM, 0)
         assert workdir.name == seed_run(0).name
-        workdir.rmdir()
         write_run(workdir.parent, seed_run(0), make_rows([0.5], [0.5]), OVERRIDES)
         return Outcome(None, 2)
 
