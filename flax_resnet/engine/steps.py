@@ -115,7 +115,7 @@ def make_train_step(
         inputs, targets = normalize(images), labels
         if mix is not None or "label_smoothing" in hparams:
             smoothing = hparams.get("label_smoothing", 0.0)
-            targets = soften(labels, num_classes, smoothing, jnp.float32)
+            targets = soften(labels, num_classes, smoothing, inputs.dtype)
         if mix is not None:
             inputs, targets = mix(jax.random.fold_in(key, 1), inputs, targets)
         parts = math.gcd(micro_batches, len(images))

@@ -100,8 +100,9 @@ def randomize(network: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def logits(network: nn.Module, images: np.ndarray, mean: Any, std: Any) -> np.ndarray:
-    """Of uint8 images [N, height, width, 3], normalized as the config says."""
-    scaled = torch.tensor(images.transpose(0, 3, 1, 2)).float() / 255
-    center, spread = (torch.tensor(tuple(v)).reshape(1, 3, 1, 1) for v in (mean, std))
+    """Of uint8 images [N, height, width, 3], normalized as the config says, in its own dtype."""
+    dtype = next(network.parameters()).dtype
+    scaled = torch.tensor(images.transpose(0, 3, 1, 2)).to(dtype) / 255
+    center, spread = (torch.tensor(tuple(v), dtype=dtype).reshape(1, 3, 1, 1) for v in (mean, std))
     with torch.no_grad():
         return network((scaled - center) / spread).numpy()

@@ -125,7 +125,7 @@ def test_logits_and_gradients_are_the_originals(config, variables):
     assert_same({"params": {}, "batch_stats": batch_stats}, twin.state_dict(), 1e-10)
 
 
-def test_three_steps_are_the_originals(config, variables):
+def test_two_steps_are_the_originals(config, variables):
     twin = twin_of(variables)
     optimizers = Optimizers(twin, config.batch_size)
     optimizer = build_optimizer(config)
@@ -148,7 +148,8 @@ def test_three_steps_are_the_originals(config, variables):
         batch_stats=variables["batch_stats"],
         opt_state=optimizer.init(variables["params"]),
     )
-    for step in range(3):
+    # 3e-8 apart after a step, as float32's hyperparameters are; that grows tenfold with each.
+    for step, tolerance in enumerate((1e-7, 1e-6)):
         sums = MetricSums.zeros(jnp.float64)
         state, sums = train_step(state, sums, (IMAGES[step], LABELS[step]))
         _, loss = twin_loss(twin, config, step)
@@ -158,7 +159,6 @@ def test_three_steps_are_the_originals(config, variables):
         optimizers.step(1 - step / 200)
         theirs = dict(twin.state_dict())
         theirs["head.weight"] = theirs["head.weight"] / head_factor(twin)
-        # Not to float64's rounding: the step softens its labels in float32.
-        assert_same(dict(state.variables), theirs, 1e-4)
+        assert_same(dict(state.variables), theirs, tolerance)
     moved = jax.tree.map(lambda a, b: bool((a != b).any()), variables["params"], state.params)
     assert not moved["stem_whiten"].pop("kernel") and jax.tree.all(moved)
