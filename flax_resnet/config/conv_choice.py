@@ -33,7 +33,7 @@ WITHOUT_WINOGRAD = {
 # million multiply-adds an image: 14 s of compilation against 2, 9.5 ms an image against 20.5.
 EXTRA_COMPILE_SECONDS = 2.5  # a convolution
 SAVED_SECONDS = 5.8e-11  # a multiply-add (forward), over a training step
-# There too: what oneDNN saves of XLA's time, where it is the faster at all; to find that out.
+# Estimates: what oneDNN saves of XLA's time, where it is the faster at all; to find that out.
 ONEDNN_SAVED_SECONDS = 3e-11
 PROBE_SECONDS = 4.0
 
