@@ -6,6 +6,7 @@ next, so many are dispatched as one.
 
 import collections
 import dataclasses
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,11 +14,15 @@ import jax
 from jax import lax
 
 from flax_resnet.process.compile_cache import compile_program
+from flax_resnet.process.malloc import freed_memory
 
 # Limits of a chunk: bytes of images, and steps. More would hide no more of the host's work, and
 # this much is trained in under a second on any accelerator, so that a stop is answered at once.
 CHUNK_BYTES = 32 << 20
 MAX_STEPS_PER_DISPATCH = 128
+
+# On a CPU; dispatching a step takes a thousandth of this.
+LONG_STEP_SECONDS = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,14 +122,15 @@ class InFlight:
     """Bounds how far the host runs ahead of the device.
 
     The device never waits for the host, as a dispatch is always queued, and a stop is answered
-    within a few steps, not after everything that was queued.
+    within a few steps, not after everything that was queued. A CPU computes one step at a time
+    where steps are long: two would have memory at once.
     """
 
     def __init__(self, platform: str, steps_per_dispatch: int = 1) -> None:
-        # A CPU takes seconds for a step of a large network, an accelerator milliseconds.
-        steps = 2 if platform == "cpu" else 16
-        self._limit = max(2, steps // steps_per_dispatch)
+        self._is_cpu = platform == "cpu"
+        self._limit = 0 if self._is_cpu else max(2, 16 // steps_per_dispatch)
         self._waiting: collections.deque[Any] = collections.deque()
+        self._last_ready = time.monotonic()
 
     def add(self, result: Any) -> Any:
         """Queues the result of a dispatch; returns that of an old one, waited for, or None.
@@ -133,6 +139,14 @@ class InFlight:
           result: a tree of arrays.
         """
         self._waiting.append(result)
-        if len(self._waiting) <= self._limit:
-            return None
-        return jax.block_until_ready(self._waiting.popleft())
+        ready = None
+        while len(self._waiting) > self._limit:
+            ready = jax.block_until_ready(self._waiting.popleft())
+        if self._is_cpu and ready is not None:
+            now = time.monotonic()
+            is_long = now - self._last_ready > LONG_STEP_SECONDS
+            self._last_ready = now
+            self._limit = 0 if is_long else 2
+            if is_long and not self._waiting:
+                freed_memory.after_step()
+        return ready

@@ -1,5 +1,6 @@
 import pytest
 
+from flax_resnet.engine import dispatch
 from flax_resnet.engine.dispatch import InFlight, choose_steps_per_dispatch
 
 
@@ -20,9 +21,16 @@ def test_steps_per_dispatch(platform, steps, batch_bytes, expected):
 
 
 @pytest.mark.parametrize(
-    ("platform", "steps_per_dispatch", "limit"), [("cpu", 1, 2), ("gpu", 1, 16), ("gpu", 78, 2)]
+    ("platform", "steps_per_dispatch", "limit"), [("gpu", 1, 16), ("gpu", 78, 2)]
 )
 def test_the_host_runs_ahead_by_a_few_dispatches(platform, steps_per_dispatch, limit):
     in_flight = InFlight(platform, steps_per_dispatch)
     waited_for = [in_flight.add(number) for number in range(limit + 2)]
     assert waited_for == [None] * limit + [0, 1]
+
+
+def test_on_a_cpu_the_host_runs_ahead_while_steps_are_short(monkeypatch):
+    in_flight = InFlight("cpu")
+    assert [in_flight.add(number) for number in range(5)] == [0, None, None, 1, 2]
+    monkeypatch.setattr(dispatch, "LONG_STEP_SECONDS", -1.0)
+    assert [in_flight.add(number) for number in range(5, 8)] == [3, 6, 7]
