@@ -306,7 +306,7 @@ _SECTIONS: dict[str, tuple[Field, ...]] = {
         ),
         Field(
             "test_views", "none", choice("none", *VIEWS),
-            "test-time augmentation whose accuracy is logged beside that without", since=3,
+            "test-time augmentation; its accuracy is logged after the last epoch", since=3,
         ),
         Field(
             "eval_batch_size", 500, integer(1, _MOST),

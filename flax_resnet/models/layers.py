@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from flax_resnet.models.max_pool import tile_max
 from flax_resnet.models.norm import BatchNorm, Dtype
 
 InitName = Literal["pytorch", "he_normal", "dirac"]
@@ -159,15 +160,7 @@ class TilePool(nn.Module):
 
     @nn.compact
     def __call__(self, x: Images) -> Float[Array, "batch new_height new_width channels"]:
-        """As the maximum of shifted images: a max pool's own gradient is slow on a CPU."""
-        height, width = window_of(self.size, x.shape[1:3])
-        last = x.shape[1] - x.shape[1] % height, x.shape[2] - x.shape[2] % width
-        pixels = [
-            x[:, i : last[0] : height, j : last[1] : width]
-            for i in range(height)
-            for j in range(width)
-        ]
-        return functools.reduce(jnp.maximum, pixels)
+        return tile_max(x, window_of(self.size, x.shape[1:3]))
 
 
 class AvgPool(nn.Module):

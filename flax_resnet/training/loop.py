@@ -239,7 +239,7 @@ def evaluate_epoch(
 ) -> bool:
     """Evaluates, logs and saves a trained epoch; False: stopped before that."""
     record = make_record(session, progress)
-    for name, evaluator in session.evaluators.items():
+    for name, evaluator in session.evaluators_after(record["epoch"]).items():
         evaluation = evaluator(
             progress.state.evaluated, lambda: session.processes.should_stop(stop)
         )

@@ -64,7 +64,8 @@ class Session:
       batches: the training batches.
       steps_per_dispatch: steps in one dispatch.
       train_steps: batch size -> the compiled step.
-      evaluators: 'test', and 'val' where images are held out.
+      evaluators: 'test', and 'val' where images are held out, after each epoch; 'test_views',
+        which takes several times as long, after the last.
       schedule: learning rate by step.
       checkpoints, metrics: where they are written.
       save_policy: when to save within an epoch.
@@ -87,6 +88,11 @@ class Session:
     checkpoints: Checkpoints
     metrics: MetricsLog
     save_policy: SavePolicy
+
+    def evaluators_after(self, epoch: int) -> dict[str, Evaluator]:
+        """Those that judge an epoch, counted from 1."""
+        views = {"test_views"} if epoch < self.num_epochs else set()
+        return {name: e for name, e in self.evaluators.items() if name not in views}
 
     def chunks_from(self, step: int) -> Iterator[PlacedChunk]:
         """The batches from a step to the last epoch's end, on the devices."""

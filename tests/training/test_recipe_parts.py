@@ -86,6 +86,7 @@ def test_all_parts_together_are_resumed_bit_for_bit_and_their_averages_are_evalu
     jax.tree.map(np.testing.assert_array_equal, dict(ours), dict(theirs))
     rows = read_metrics(whole / "metrics.jsonl")
     assert rows[1]["train_loss"] < rows[0]["train_loss"]
+    assert ["test_views_accuracy" in row for row in rows] == [False, True]
     capsys.readouterr()  # what was logged, if a command before this test printed log lines
     assert main(["evaluate", "--workdir", str(whole), "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
