@@ -144,15 +144,13 @@ def torch_call(case: Case, design: Design, num_steps: int) -> Callable[[], None]
     """Builds the network; each call takes `num_steps` steps and waits for them."""
     import torch
 
-    from tests.torch_twin import TorchResNet
-
     device = "cuda" if jax.default_backend() == "gpu" else "cpu"
     in_bfloat16 = case.dtype == "bfloat16"
     channels_last = "channels_last" in case.variant
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    network = TorchResNet(design, NUM_CLASSES)
-    network = network.to(device).to(memory_format=layout)  # pyright: ignore[reportCallIssue]
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    network = torch_network(case, design).to(device)
+    network = network.to(memory_format=layout)  # pyright: ignore[reportCallIssue]
+    update = torch_update(case, network)
     mean = torch.tensor((0.4914, 0.4822, 0.4465), device=device).reshape(3, 1, 1)
     std = torch.tensor((0.2023, 0.1994, 0.2010), device=device).reshape(3, 1, 1)
     images, labels = random_chunk(num_steps, case.batch_size)
@@ -173,13 +171,34 @@ def torch_call(case: Case, design: Design, num_steps: int) -> Callable[[], None]
         torch.backends.cudnn.allow_tf32 = case.dtype != "float32"
         torch.backends.cuda.matmul.allow_tf32 = case.dtype != "float32"
         for images, labels in batches:
-            optimizer.zero_grad()
+            network.zero_grad()
             forward(images, labels).backward()
-            optimizer.step()
+            update()
         if device == "cuda":
             torch.cuda.synchronize()
 
     return call
+
+
+def torch_network(case: Case, design: Design) -> Any:
+    """The network of a case in PyTorch."""
+    from tests.airbench_twin import AirbenchNet
+    from tests.torch_twin import TorchResNet
+
+    if case.model == "airbench94":
+        return AirbenchNet(design.stage_channels)
+    return TorchResNet(design, NUM_CLASSES)
+
+
+def torch_update(case: Case, network: Any) -> Callable[[], Any]:
+    """A step of Adam, as ours, or of airbench94's own optimizers."""
+    import torch
+
+    from tests.airbench_twin import Optimizers
+
+    if case.model == "airbench94":
+        return functools.partial(Optimizers(network, case.batch_size).step, 1.0)
+    return torch.optim.Adam(network.parameters(), lr=1e-3).step
 
 
 @functools.cache

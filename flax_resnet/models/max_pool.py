@@ -23,7 +23,9 @@ def _pixels(x: jax.Array, window: tuple[int, int]) -> list[jax.Array]:
     """The images of each place of a window, row by row."""
     height, width = window
     last = x.shape[1] - x.shape[1] % height, x.shape[2] - x.shape[2] % width
-    return [x[:, i : last[0] : height, j : last[1] : width] for i in range(height) for j in range(width)]
+    return [
+        x[:, i : last[0] : height, j : last[1] : width] for i in range(height) for j in range(width)
+    ]
 
 
 def _forward(
@@ -42,7 +44,9 @@ def _backward(
 ) -> tuple[jax.Array]:
     place, (height, width) = residuals
     batch, rows, columns, channels = dy.shape
-    places = jnp.arange(window[0] * window[1], dtype=place.dtype).reshape(window[0], 1, window[1], 1)
+    places = jnp.arange(window[0] * window[1], dtype=place.dtype).reshape(
+        window[0], 1, window[1], 1
+    )
     is_largest = place[:, :, None, :, None] == places
     tiles = jnp.where(is_largest, dy[:, :, None, :, None], 0)
     dx = tiles.reshape(batch, rows * window[0], columns * window[1], channels)
