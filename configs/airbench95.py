@@ -3,6 +3,7 @@
     python train.py --config configs/airbench95.py
 
 Its author reports 95.01% test accuracy with test-time views (mean of 200 runs, original images).
+Here, on CIFAR-10 recompressed as JPEG (q75): 91.13% ± 0.06%, with views 91.96% ± 0.09% (n = 3).
 """
 
 from ml_collections import ConfigDict

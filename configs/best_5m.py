@@ -2,8 +2,9 @@
 
     python train.py --config configs/best_5m.py
 
-Not trained to its end yet. Airbench96 itself, of 9.9 million parameters, reaches 96.03% in 37
-epochs (its author's mean of 400 runs with test-time views, original images).
+On CIFAR-10 recompressed as JPEG at quality 75: 92.14% test accuracy, with views 93.20% (n = 1).
+Airbench96 itself, of 9.9 million parameters, reaches 96.03% in 37 epochs (its author's mean of 400
+runs with test-time views, original images).
 """
 
 from ml_collections import ConfigDict

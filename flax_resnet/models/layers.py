@@ -160,6 +160,7 @@ class TilePool(nn.Module):
 
     @nn.compact
     def __call__(self, x: Images) -> Float[Array, "batch new_height new_width channels"]:
+        """The maximum of each window."""
         return tile_max(x, window_of(self.size, x.shape[1:3]))
 
 
