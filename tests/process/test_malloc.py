@@ -54,3 +54,30 @@ def test_large_blocks_lie_in_huge_pages_and_none_are_taken_in_advance():
     more_resident_kb, huge_kb = map(int, output.split())
     assert more_resident_kb < 8 << 10
     assert huge_kb > 32 << 10
+
+
+GIVEN_BACK = """
+from flax_resnet.process import malloc
+def resident():
+    return malloc._resident_bytes() >> 20
+if "keep" in __import__("sys").argv:
+    assert malloc.keep_freed_memory()
+for _ in range(2):  # the second learns what is usual
+    malloc.freed_memory.after_step()
+before = resident()
+for size in (2 << 20, 256 << 20):
+    block = b"x" * size
+    del block
+    print(resident() - before)
+    malloc.freed_memory.after_step()
+    print(resident() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+def test_freed_memory_is_given_back_when_the_process_has_grown_by_a_quarter():
+    output = subprocess.check_output([sys.executable, "-c", GIVEN_BACK, "keep"], text=True)
+    small, small_after, large, large_after = map(int, output.split())  # MiB
+    assert 0 <= small == small_after < 8
+    assert large > 200
+    assert large_after < 8
