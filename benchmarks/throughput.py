@@ -61,8 +61,8 @@ def cases(quick: bool) -> list[Case]:
         ]
     if jax.default_backend() == "cpu":
         return [
-            Case(framework, variant, dtype, model, 128)
-            for model in ("revised", "resnet18", "resnet20", "resnet56")
+            Case(framework, variant, dtype, model, 512 if model == "airbench94" else 128)
+            for model in ("revised", "resnet18", "resnet20", "resnet56", "airbench94")
             for framework, variant, dtype in (
                 ("flax", "native", "float32"),
                 ("flax", "winograd", "float32"),

@@ -49,7 +49,7 @@ def muon(model: str) -> ConfigDict:
 def paper_network() -> ConfigDict:
     """airbench94_muon's way to train, for the paper's network.
 
-    The learning rate is the better of 0.12, 0.24 and 0.5 on held-out images.
+    The learning rate is the best of 0.12, 0.24 and 0.5 on held-out images.
     """
     config = common("revised")
     config.batch_size = 1000

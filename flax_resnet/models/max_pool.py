@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 
@@ -36,7 +37,7 @@ def _forward(
     for number, pixel in enumerate(others, start=1):
         place = jnp.where(pixel > largest, number, place)
         largest = jnp.maximum(largest, pixel)
-    return largest, (place.astype(jnp.uint8), x.shape[1:3])
+    return largest, (place.astype(np.min_scalar_type(len(others))), x.shape[1:3])
 
 
 def _backward(
