@@ -45,9 +45,20 @@ KERNEL_INITS = {
     "he_normal": nn.initializers.variance_scaling(2.0, "fan_in", "normal"),
     "dirac": _dirac,
 }
+
+
+def _relu(x: jax.Array) -> jax.Array:
+    """nn.relu, as a selection.
+
+    XLA computes a maximum again in each of its readers, and with it, in a chain of residual blocks,
+    all the additions before. A selection has two operands, too many for that.
+    """
+    return jnp.where(x <= 0, jnp.zeros((), x.dtype), x)
+
+
 # PyTorch's GELU is the exact one, linen's default its approximation by tanh.
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "relu": nn.relu,
+    "relu": _relu,
     "gelu": functools.partial(nn.gelu, approximate=False),
     "silu": nn.silu,
 }

@@ -1,5 +1,6 @@
 """Initial weights and padding against hand numbers and PyTorch's."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -105,6 +106,30 @@ def test_activations_are_pytorchs(name):
     x = np.linspace(-4, 4, 33, dtype=np.float32)
     theirs = getattr(torch.nn.functional, name)(torch.tensor(x))
     np.testing.assert_allclose(ACTIVATIONS[name](jnp.asarray(x)), theirs.numpy(), atol=1e-6)
+
+
+def test_relu_is_linens_with_its_gradient_and_passes_nan():
+    x = jnp.array([-1.0, -0.0, 0.0, 2.0, jnp.nan])
+    ours, linens = (jax.vmap(jax.value_and_grad(f))(x) for f in (ACTIVATIONS["relu"], nn.relu))
+    np.testing.assert_array_equal(ours[0], linens[0])
+    np.testing.assert_array_equal(ours[1][:4], linens[1][:4])
+
+
+def test_relu_is_not_computed_again_by_each_of_its_readers():
+    def bytes_read(relu: Callable[[jax.Array], jax.Array]) -> float:
+        def residual(x: jax.Array, kernel: jax.Array) -> jax.Array:
+            for _ in range(4):
+                axes = ("NHWC", "HWIO", "NHWC")
+                y = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=axes)
+                x = relu(x + y)
+            return x
+
+        shapes = jax.ShapeDtypeStruct((2, 8, 8, 4), "f4"), jax.ShapeDtypeStruct((3, 3, 4, 4), "f4")
+        analysis = jax.jit(residual).lower(*shapes).compile().cost_analysis()
+        assert analysis is not None
+        return analysis["bytes accessed"]
+
+    assert bytes_read(ACTIVATIONS["relu"]) < 0.8 * bytes_read(nn.relu)
 
 
 def test_conv_has_no_bias_and_keeps_the_image_size_at_stride_1():

@@ -13,7 +13,7 @@ from jax import lax
 
 from flax_resnet.models.cost import convolutions
 from flax_resnet.models.cpu import conv as cpu_conv
-from flax_resnet.models.cpu import probe
+from flax_resnet.models.cpu import onednn, probe
 from flax_resnet.models.designs import MODELS
 from flax_resnet.process.compile_cache import compile_program
 from flax_resnet.process.paths import default_cache_dir
@@ -99,6 +99,21 @@ def test_each_convolution_of_every_design(shape, dtype):
 )
 def test_other_shapes(shape, features, size, strides, padding):
     compare(cpu_conv.fastest, shape, features, size, strides, padding, "float32")
+
+
+@needs_onednn
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("batch", "chunked", "strides"), [(16, True, 1), (10, True, 2), (11, False, 1)]
+)
+def test_the_kernels_gradient_in_chunks(batch, chunked, strides, dtype, monkeypatch):
+    if dtype == "bfloat16" and probe.onednn_speedup(dtype, default_cache_dir()) == 0:
+        pytest.skip("no bfloat16 here")
+    monkeypatch.setattr(onednn, "UNCUT_BYTES", 0)
+    x, dy = (jnp.zeros((batch, side, side, 4), dtype) for side in (8, 8 // strides))
+    gradient = functools.partial(onednn.kernel_gradient, strides=strides, padding=1, size=3)
+    assert ("scan" in str(jax.make_jaxpr(gradient)(x, dy))) == chunked
+    compare(functools.partial(cpu_conv.fastest), (batch, 8, 8, 4), 6, 3, strides, 1, dtype)
 
 
 @needs_onednn

@@ -203,7 +203,7 @@ def kernel_gradient3x3(
     """
     batch, height, width, channels = x.shape
     _, new_height, new_width, features = dy.shape
-    chunk = _largest_divisor(batch, max(1, CHUNK_PIXELS // (new_height * new_width)))
+    chunk = onednn.largest_divisor(batch, max(1, CHUNK_PIXELS // (new_height * new_width)))
 
     def add_chunk(
         total: list[jax.Array], arrays: tuple[jax.Array, jax.Array]
@@ -225,7 +225,3 @@ def kernel_gradient3x3(
     )
     total, _ = lax.scan(add_chunk, start, chunks)
     return jnp.stack([t.T for t in total]).reshape(3, 3, channels, features)
-
-
-def _largest_divisor(number: int, limit: int) -> int:
-    return next(d for d in range(min(number, limit), 0, -1) if number % d == 0)
