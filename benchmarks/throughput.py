@@ -1,13 +1,20 @@
-"""Training images a second of this program and of PyTorch, in turns on the same machine.
+"""Images a second of this program and of PyTorch, in turns on the same machine.
 
 Images and weights lie on the device: input_pipeline.py measures the feeding, end_to_end.py both.
 The PyTorch network is that of the tests, which has the same parameters and gives the same logits.
-FLOPs are two a multiply-add, forward and backward: six times those of `summary`.
+FLOPs are two a multiply-add: in training, forward and backward, six times those of `summary`.
+
+On a CPU, each case is then run alone in a process, for the seconds to the end of its first step
+(imports excluded, nothing compiled before) and the largest memory of the process in five steps.
 """
 
+import argparse
 import dataclasses
 import functools
+import json
+import os
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -19,23 +26,30 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import measure
-from flax_resnet.config.build import build_model, build_optimizer, build_train_step
+from flax_resnet.config.build import (
+    build_eval_step,
+    build_model,
+    build_optimizer,
+    build_train_step,
+)
 from flax_resnet.config.conv_choice import CONVOLVE
 from flax_resnet.config.load import load_config
 from flax_resnet.engine.mesh import DataParallel
 from flax_resnet.engine.state import MetricSums, init_state
 from flax_resnet.models.resnet import Design
 from flax_resnet.models.summary import summarize
-from flax_resnet.process.compile_cache import keep_compiled
+from flax_resnet.process.compile_cache import compile_program, keep_compiled
+from flax_resnet.process.malloc import freed_memory
 from flax_resnet.process.paths import default_cache_dir
 
-IMAGE_SHAPE = (32, 32, 3)
 NUM_CLASSES = 10
+BATCH_SIZES = {"airbench94": 512, "imagenet_resnet18": 64, "imagenet_resnet50": 32}  # else 128
+STEPS_ALONE = 5
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A way to train a network.
+    """A way to train a network, or to use one.
 
     Attributes:
       framework: 'flax' or 'torch'.
@@ -43,6 +57,7 @@ class Case:
       dtype: 'float32', 'tf32' (float32 whose products may be rounded to TF32) or 'bfloat16'.
       model: a name of configs/, or 'tiny'.
       batch_size: images a step.
+      task: 'training' or 'inference'.
     """
 
     framework: str
@@ -50,6 +65,13 @@ class Case:
     dtype: str
     model: str
     batch_size: int
+    task: str = "training"
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """32 pixels, or 64 for ImageNet's networks."""
+        side = 64 if self.model.startswith("imagenet") else 32
+        return side, side, 3
 
 
 def cases(quick: bool) -> list[Case]:
@@ -61,20 +83,11 @@ def cases(quick: bool) -> list[Case]:
         ]
     if jax.default_backend() == "cpu":
         return [
-            Case(framework, variant, dtype, model, 512 if model == "airbench94" else 128)
-            for model in ("revised", "resnet18", "resnet20", "resnet56", "airbench94")
-            for framework, variant, dtype in (
-                ("flax", "native", "float32"),
-                ("flax", "winograd", "float32"),
-                ("flax", "onednn", "float32"),
-                ("flax", "onednn+winograd", "float32"),
-                ("flax", "native", "bfloat16"),
-                ("flax", "onednn", "bfloat16"),
-                ("torch", "eager", "float32"),
-                ("torch", "channels_last", "float32"),
-                ("torch", "channels_last compile", "float32"),
-                ("torch", "channels_last", "bfloat16"),
-            )
+            Case(framework, variant, dtype, model, BATCH_SIZES.get(model, 128), task)
+            for model in CPU_MODELS
+            for task in ("training", "inference")
+            for framework, variant, dtype in CPU_VARIANTS
+            if task == "training" or "winograd" not in variant
         ]
     return [
         Case(framework, variant, dtype, "revised", batch_size)
@@ -87,6 +100,29 @@ def cases(quick: bool) -> list[Case]:
             ("torch", "channels_last compile"),
         )
     ]
+
+
+CPU_MODELS = (
+    "revised",
+    "resnet18",
+    "resnet20",
+    "resnet56",
+    "efficient_resnet",
+    "airbench94",
+    "imagenet_resnet18",
+    "imagenet_resnet50",
+)
+CPU_VARIANTS = (
+    ("flax", "native", "float32"),
+    ("flax", "onednn", "float32"),
+    ("flax", "onednn+winograd", "float32"),
+    ("flax", "onednn", "bfloat16"),
+    ("torch", "eager", "float32"),
+    ("torch", "channels_last", "float32"),
+    ("torch", "channels_last compile", "float32"),
+    ("torch", "channels_last", "bfloat16"),
+    ("torch", "channels_last compile", "bfloat16"),
+)
 
 
 def case_config(case: Case) -> Any:
@@ -111,23 +147,27 @@ def precision(dtype: str) -> Any:
     return {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": None}[dtype]
 
 
-def random_chunk(num_steps: int, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """uint8 images [steps, batch, 32, 32, 3] and int32 labels [steps, batch]."""
+def random_chunk(
+    num_steps: int, batch_size: int, image_shape: tuple[int, int, int] = (32, 32, 3)
+) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 images [steps, batch, height, width, 3] and int32 labels [steps, batch]."""
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (num_steps, batch_size, *IMAGE_SHAPE), dtype=np.uint8)
+    images = rng.integers(0, 256, (num_steps, batch_size, *image_shape), dtype=np.uint8)
     return images, rng.integers(0, NUM_CLASSES, (num_steps, batch_size), dtype=np.int32)
 
 
 def flax_call(case: Case, num_steps: int) -> Callable[[], None]:
     """Compiles; each call takes `num_steps` steps as training does and waits for them."""
+    if case.task == "inference":
+        return flax_inference(case, num_steps)
     config = case_config(case)
     parallel = DataParallel(devices=jax.devices()[:1])
-    chunk = parallel.place(*random_chunk(num_steps, case.batch_size))
+    chunk = parallel.place(*random_chunk(num_steps, case.batch_size, case.image_shape))
     steps = parallel.compile_train(
         build_train_step(config, NUM_CLASSES, num_steps, CONVOLVE[case.variant])
     )
     model, optimizer = build_model(config, NUM_CLASSES), build_optimizer(config)
-    state = parallel.replicate(init_state(model, optimizer, IMAGE_SHAPE, config.seed))
+    state = parallel.replicate(init_state(model, optimizer, case.image_shape, config.seed))
     sums = parallel.replicate(MetricSums.zeros())
     with jax.default_matmul_precision(precision(case.dtype)):
         steps.compile_for(state, sums, chunk)
@@ -136,6 +176,24 @@ def flax_call(case: Case, num_steps: int) -> Callable[[], None]:
         nonlocal state, sums
         state, sums = steps(state, sums, chunk)
         jax.block_until_ready((state, sums))
+
+    return call
+
+
+def flax_inference(case: Case, num_steps: int) -> Callable[[], None]:
+    """Compiles; each call classifies `num_steps` batches as an evaluation does."""
+    config = case_config(case)
+    model, optimizer = build_model(config, NUM_CLASSES), build_optimizer(config)
+    state = init_state(model, optimizer, case.image_shape, config.seed)
+    step = build_eval_step(config, NUM_CLASSES, convolve=CONVOLVE[case.variant])
+    images, labels = random_chunk(num_steps, case.batch_size, case.image_shape)
+    mask, sums = jnp.ones(case.batch_size, bool), MetricSums.zeros()
+    batches = [jax.device_put((i, y, mask)) for i, y in zip(images, labels, strict=True)]
+    program = compile_program(jax.jit(step).lower(state.variables, sums, batches[0]))
+
+    def call() -> None:
+        for batch in batches:
+            jax.block_until_ready(program(state.variables, sums, batch))
 
     return call
 
@@ -153,16 +211,30 @@ def torch_call(case: Case, design: Design, num_steps: int) -> Callable[[], None]
     update = torch_update(case, network)
     mean = torch.tensor((0.4914, 0.4822, 0.4465), device=device).reshape(3, 1, 1)
     std = torch.tensor((0.2023, 0.1994, 0.2010), device=device).reshape(3, 1, 1)
-    images, labels = random_chunk(num_steps, case.batch_size)
+    images, labels = random_chunk(num_steps, case.batch_size, case.image_shape)
     batches = [
         (torch.tensor(i, device=device), torch.tensor(y, device=device).long())
         for i, y in zip(images, labels, strict=True)
     ]
 
-    def forward(images: Any, labels: Any) -> Any:
+    def logits(images: Any) -> Any:
         x = ((images.permute(0, 3, 1, 2).float() / 255 - mean) / std).to(memory_format=layout)
         with torch.autocast(device, torch.bfloat16, enabled=in_bfloat16):
-            return torch.nn.functional.cross_entropy(network(x), labels)
+            return network(x)
+
+    def forward(images: Any, labels: Any) -> Any:
+        return torch.nn.functional.cross_entropy(logits(images).float(), labels)
+
+    if case.task == "inference":
+        network.eval()
+        classify = torch.compile(logits) if "compile" in case.variant else logits
+
+        def infer() -> None:
+            with torch.inference_mode():
+                for images, _ in batches:
+                    classify(images).argmax(1)
+
+        return infer
 
     if "compile" in case.variant:
         forward = torch.compile(forward)
@@ -199,6 +271,9 @@ def torch_update(case: Case, network: Any) -> Callable[[], Any]:
     if case.model == "airbench94":
         return functools.partial(Optimizers(network, case.batch_size).step, 1.0)
     return torch.optim.Adam(network.parameters(), lr=1e-3).step
+
+
+FIELDS = dataclasses.fields(Case)
 
 
 @functools.cache
@@ -249,10 +324,10 @@ def measure_group(group: Sequence[Case], num_steps: int, rounds: int, quick: boo
             rows.append(row | {"note": failed[case]})
             continue
         config = case_config(case)
-        macs = summarize(build_model(config, NUM_CLASSES), IMAGE_SHAPE).multiply_adds
+        macs = summarize(build_model(config, NUM_CLASSES), case.image_shape).multiply_adds
         images = num_steps * case.batch_size
         per_second = images / statistics.median(seconds[case])
-        flops = per_second * 6 * macs
+        flops = per_second * (6 if case.task == "training" else 2) * macs
         row |= {
             "images_per_second": round(per_second, 1),
             "tflop_per_second": flops / 1e12,
@@ -263,18 +338,58 @@ def measure_group(group: Sequence[Case], num_steps: int, rounds: int, quick: boo
             ("over_best_torch", best_torch),
         ):
             row[name] = other and measure.median_ratio(seconds[other], seconds[case])
-        rows.append(row | {"note": ""})
+        first, peak = alone(case) if jax.default_backend() == "cpu" and not quick else (None, None)
+        rows.append(row | {"first_step_s": first, "peak_mib": peak, "note": ""})
     return rows
+
+
+def alone(case: Case) -> tuple[float, int]:
+    """Seconds to the end of the case's first step in a process of its own, and its peak in MiB."""
+    command = [sys.executable, "-m", "benchmarks.throughput", "--alone"]
+    environment = dict(os.environ, XLA_FLAGS="")
+    if case.framework == "torch":
+        environment["PYTORCH_ALONE"] = "1"
+    done = subprocess.run(
+        [*command, json.dumps(dataclasses.asdict(case))],
+        cwd=measure.ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    seconds, peak = json.loads(done.stdout.splitlines()[-1])
+    return seconds, peak
+
+
+def run_alone(case: Case) -> tuple[float, int]:
+    """As `alone`, in this process."""
+    if case.framework == "torch":
+        import torch  # noqa: F401
+    jnp.zeros(()).block_until_ready()
+    start = time.perf_counter()
+    call = make_call(case, 1)
+    call()
+    seconds = time.perf_counter() - start
+    for _ in range(STEPS_ALONE - 1):
+        freed_memory.after_step()
+        call()
+    status = Path("/proc/self/status").read_text()  # ru_maxrss may be that of the parent
+    return round(seconds, 1), int(status.split("VmHWM:")[1].split()[0]) >> 10
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Runs the benchmark; returns what it writes."""
     parser = measure.arguments("throughput", __doc__)
     parser.add_argument("--rounds", type=int, help="default: 7")
-    for field, kind in (("model", str), ("variant", str), ("dtype", str), ("batch_size", int)):
+    fields = {field.name: int if field.name == "batch_size" else str for field in FIELDS}
+    for field, kind in fields.items():
         flag = f"--{field.replace('_', '-')}"
         parser.add_argument(flag, type=kind, nargs="+", help="only these (default: all)")
+    parser.add_argument("--alone", type=json.loads, metavar="CASE", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
+    if args.alone:
+        print(json.dumps(run_alone(Case(**args.alone))))
+        return {}
     keep_compiled(default_cache_dir())
     rounds = args.rounds or (2 if args.quick else 7)
     on_cpu = jax.default_backend() == "cpu"
@@ -284,12 +399,12 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         for case in cases(args.quick)
         if all(
             getattr(args, field) is None or getattr(case, field) in getattr(args, field)
-            for field in ("model", "variant", "dtype", "batch_size")
+            for field in fields
         )
     ]
     for case in chosen:
         # In turns: on a CPU all ways to train a network, on a GPU those of a dtype and batch size.
-        key = case.model if on_cpu else (case.dtype, case.batch_size)
+        key = (case.model, case.task) if on_cpu else (case.dtype, case.batch_size)
         groups.setdefault(key, []).append(case)
     rows = []
     for group in groups.values():

@@ -54,6 +54,19 @@ class Block(nn.Module):
         return torch.relu(out + nn.functional.pad(x, (0, 0, 0, 0, 0, self.more_channels)))
 
 
+class SqueezeExcitation(nn.Module):
+    """Multiplies each channel by a number between 0 and 1, computed from the means of all."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Linear(channels, channels // 16)
+        self.excite = nn.Linear(channels // 16, channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.excite(torch.relu(self.squeeze(x.mean((2, 3)))))
+        return x * torch.sigmoid(y)[:, :, None, None]
+
+
 class TorchResNet(nn.Module):
     """Stem, stages of residual blocks, average pool, linear layer."""
 
@@ -63,6 +76,7 @@ class TorchResNet(nn.Module):
         self.imagenet = design.stem == "imagenet"
         self.stem_conv = conv(3, channels, *((7, 2) if self.imagenet else (3, 1)))
         self.stem_norm = nn.BatchNorm2d(channels)
+        self.stem_se = SqueezeExcitation(channels) if design.squeeze_excitation == "stem" else None
         self.block_names = []
         for stage, num_blocks in enumerate(design.stage_sizes):
             for number in range(1, num_blocks + 1):
@@ -78,6 +92,8 @@ class TorchResNet(nn.Module):
         x = torch.relu(self.stem_norm(self.stem_conv(x)))
         if self.imagenet:
             x = nn.functional.max_pool2d(x, 3, 2, 1)
+        if self.stem_se is not None:
+            x = self.stem_se(x)
         for name in self.block_names:
             x = self.get_submodule(name)(x)
         return self.head(torch.flatten(self.pool(x), 1))
