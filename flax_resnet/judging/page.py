@@ -10,6 +10,7 @@ from flax_resnet.judging.figures import class_table, confusions, corruption_tabl
 from flax_resnet.judging.judge import Judged
 from flax_resnet.judging.recipe import data_label, making_section, what_it_is
 from flax_resnet.judging.sheets import caption, chosen_images
+from flax_resnet.models.stems import first_kernel
 from flax_resnet.plots.confusion import confusion_figure
 from flax_resnet.plots.curves import (
     ACCURACY,
@@ -148,7 +149,7 @@ def _looks(judged: Judged, suffix: str) -> Sequence[Block]:
     images = judged.images[chosen]
     heat = grad_cam(judged.model, images, scores.predictions[chosen])
     pairs = np.concatenate([images, overlay(images, heat)], axis=2)
-    kernels = np.asarray(judged.model.variables["params"]["stem_conv"]["kernel"], np.float32)
+    kernels = np.asarray(first_kernel(judged.model.variables["params"]), np.float32)
     kernels = np.moveaxis(kernels, -1, 0)
     largest = np.maximum(np.abs(kernels).max((1, 2, 3), keepdims=True), 1e-12)
     filters = list(np.rint(127.5 * (1 + kernels / largest)).astype(np.uint8)[:_FILTERS])

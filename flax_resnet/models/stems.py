@@ -1,7 +1,10 @@
 """What stands before the first stage. Functions: their layers are the network's own."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from flax_resnet.models.layers import Images, Layers, MaxPool, NewImages
-from flax_resnet.models.whitening import WhiteningConv
+from flax_resnet.models.whitening import KERNEL, WhiteningConv
 
 
 def cifar(layers: Layers, channels: int, images: Images, train: bool) -> NewImages:
@@ -24,3 +27,9 @@ def whiten(layers: Layers, channels: int, images: Images, train: bool) -> NewIma
 
 
 STEMS = {"cifar": cifar, "imagenet": imagenet, "whiten": whiten}
+
+
+def first_kernel(params: Mapping[str, Any]) -> Any:
+    """The kernel [height, width, 3, features] of the first convolution, whatever the stem."""
+    stem, kernel = KERNEL if KERNEL[0] in params else ("stem_conv", "kernel")
+    return params[stem][kernel]

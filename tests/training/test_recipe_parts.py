@@ -116,6 +116,10 @@ def test_airbenchs_parts_are_resumed_bit_for_bit_with_filters_of_the_images(tmp_
     # But for the rounding of Lookahead's means of equal values.
     expected = whitening_filters(images, config.mean, config.std)
     np.testing.assert_allclose(stem["kernel"], expected, rtol=1e-6)
+    # And the run's page has them.
+    page = tmp_path / "page.html"
+    assert main(["report", "--workdir", str(tmp_path / "a"), "--output", str(page)]) == 0
+    assert "Filters of the first convolution (24 of 24)" in page.read_text()
 
 
 def test_frozen_parts_stay_where_another_run_left_them(tmp_path, tiny_run, one_device):
