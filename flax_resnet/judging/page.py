@@ -1,5 +1,6 @@
 """A page on a run, or on several side by side."""
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -85,7 +86,8 @@ def _glance(judged: Sequence[Judged], rows: dict[str, list[Row]]) -> Section:
     blocks.append(figures_table(judged, list(rows)))
     if len(judged) > 1 and any(rows.values()):
         results = compare_runs([one.workdir for one in judged])
-        blocks += [results_table(results), *map(Paragraph, verdicts(results))]
+        table = dataclasses.replace(results_table(results), caption="Recipes and results")
+        blocks += [table.narrowed(), *map(Paragraph, verdicts(results))]
     return Section("glance", "At a glance", "", tuple(blocks))
 
 

@@ -21,11 +21,11 @@ def calibration_figure(measured: Calibration, title: str) -> Figure:
         for images, accuracy in zip(measured.images, measured.accuracy, strict=True)
     ]
     upper.bar(left, heights, width, align="edge", color=COLORS[0], edgecolor="white")
-    upper.plot([0, 100], [0, 100], color=GREY, linewidth=1.4, linestyle=(0, (4, 1.6)))
-    upper.annotate(
-        "as accurate as confident", (44, 46), rotation=45, rotation_mode="anchor", color=GREY,
-        fontsize=FONT - 2, transform_rotates_text=True, va="bottom", ha="center",
+    upper.plot(
+        [0, 100], [0, 100], color=GREY, linewidth=1.4, linestyle=(0, (4, 1.6)),
+        label="as accurate as confident",
     )  # fmt: skip
+    upper.legend(loc="upper left", fontsize=FONT - 2)
     style_axes(upper, "", "accuracy (%)")
     upper.set_xlim(0, 100)
     upper.set_ylim(0, 100)

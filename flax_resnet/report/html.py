@@ -58,11 +58,15 @@ figcaption { padding-top: .5rem; }
 h3 { font-size: 1rem; margin: 1rem 0 .25rem; overflow-wrap: anywhere; }
 pre { font: .72rem/1.35 ui-monospace, monospace; background: var(--shade); padding: .8rem;
   overflow-x: auto; border-radius: 4px; }
+@media (max-width: 40rem) { td:first-child, td:not(.text) { white-space: normal; }
+  th, td { padding: .3rem .45rem; } }
 @media print {
   :root { --ink: #000000; --paper: #ffffff; --soft: #444444; --line: #bbbbbb; --shade: #f4f4f4; }
   body { max-width: none; padding: 0; font-size: 10.5pt; }
   h2 { break-after: avoid; margin-top: 1.5rem; }
+  h3, .caption { break-after: avoid; }
   figure, tr { break-inside: avoid; }
+  details:not([open]) { display: none; }
   .drawing { filter: none; }
   .wide, pre { overflow: visible; }
   table { font-size: 8pt; }

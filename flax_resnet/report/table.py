@@ -32,6 +32,21 @@ class Table:
             if len(cells) != len(self.align):
                 raise ValueError(f"{len(cells)} cells in {len(self.align)} columns: {cells}")
 
+    def transposed(self) -> "Table":
+        """A row for each column; the header is its first."""
+        header, *rows = zip(self.header, *self.rows, strict=True)
+        return Table(header, tuple(rows), caption=self.caption)
+
+    def narrowed(self, width: int = 0) -> "Table":
+        """This, or transposed if it is wider than so many letters, and than that."""
+        fits = self.width <= width
+        return self if fits else min(self, self.transposed(), key=lambda table: table.width)
+
+    @property
+    def width(self) -> int:
+        """Letters in the longest line of the text."""
+        return max(map(len, self.text().split("\n")))
+
     def text(self) -> str:
         """Columns padded with spaces, for a monospaced font."""
         lines = [self.header, *self.rows]

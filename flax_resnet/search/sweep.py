@@ -26,6 +26,7 @@ from flax_resnet.training.loop import train_and_evaluate
 logger = logging.getLogger(__name__)
 
 MOST_RUNS = 10_000
+WIDTH = 120  # letters of a line; a wider table is turned
 # What is told of a setting's runs, each after their last epoch; the first that is there ranks them.
 METRICS = {
     "val_accuracy": "validation",
@@ -206,7 +207,7 @@ def tied(best: Result, other: Result, metric: str) -> bool | None:
 
 def format_results(results: Sequence[Result]) -> str:
     """A table, the best setting first, and which settings are tied with it."""
-    return "\n".join((results_table(results).text(), *verdicts(results)))
+    return "\n".join((results_table(results).narrowed(WIDTH).text(), *verdicts(results)))
 
 
 def results_table(results: Sequence[Result]) -> Table:
@@ -221,7 +222,7 @@ def results_table(results: Sequence[Result]) -> Table:
         rows.append(
             (
                 *((shortened(result.name, 60),) if named else ()),
-                *(shortened(value, 40) for value in result.setting.values()),
+                *(shortened(_rounded(value), 40) for value in result.setting.values()),
                 *((f"{result.params:,}",) if counted else ()),
                 str(len(result.seeds)),
                 str(result.epochs),
@@ -242,6 +243,14 @@ def results_table(results: Sequence[Result]) -> Table:
     )
     left = len(fields) + named
     return Table(header, rows, "l" * left + "r" * (len(header) - left))
+
+
+def _rounded(value: str) -> str:
+    """A number of many digits with six of them."""
+    try:
+        return value if len(value) <= 10 else f"{float(value):.6g}"
+    except ValueError:
+        return value
 
 
 def verdicts(results: Sequence[Result]) -> list[str]:

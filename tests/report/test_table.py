@@ -27,6 +27,13 @@ def test_html_is_aligned_and_escaped():
     assert r"a|b\x1b" in html
 
 
+def test_a_wide_table_has_a_row_for_each_column():
+    wide = Table(("run", "first", "second", "third"), (("a", "1", "2", "3"), ("b", "", "2", "4")))
+    tall = Table(("run", "a", "b"), (("first", "1", ""), ("second", "2", "2"), ("third", "3", "4")))
+    assert wide.narrowed(wide.width) == wide and wide.narrowed(wide.width - 1) == tall
+    assert tall.narrowed() == tall  # the other is wider
+
+
 def test_a_row_of_other_length_is_an_error():
     with pytest.raises(ValueError):
         Table(("a", "b"), (("1",),))

@@ -52,6 +52,14 @@ def test_seeds_of_a_recipe_belong_together(runs):
     assert f"{other.params:,}" in text and "cannot tell a difference from chance" in text
 
 
+def test_recipes_that_differ_in_much_have_a_column_each(runs, tmp_path):
+    fields = {"schedule": "cosine", "optimizer": "nesterov", "pad_mode": "reflect", "mixup": 0.2}
+    far = copy_of(runs[0], tmp_path / "far", 0.7, **fields, weight_decay=1 / 60)
+    lines = format_results(compare_runs([runs[0], far])).splitlines()
+    assert lines[0].split() == ["runs", "far", "seed0"]
+    assert ["weight_decay", "0.0166667", "0.0"] in [line.split() for line in lines]
+
+
 def test_fields_that_no_result_depends_on_do_not_differ(runs):
     assert differing_fields([RunFolder(path) for path in runs[:2]]) == {}
 
