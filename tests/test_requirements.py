@@ -16,7 +16,7 @@ def test_cpu_and_gpu_requirements_differ_in_the_build_of_jax_alone():
 
 
 def test_every_requirement_is_bounded_on_both_sides():
-    for name in ("requirements.txt", "requirements-dev.txt"):
+    for name in ("requirements.txt", "requirements-dev.txt", "requirements-docs.txt"):
         for line in lines(name):
             assert line.startswith("-r ") or (">=" in line and "<" in line), line
 
@@ -29,6 +29,7 @@ def test_pyproject_has_the_same_requirements():
     )
     assert ["-r requirements-cpu.txt", *extras["dev"]] == lines("requirements-dev.txt")
     assert extras["parity"] == lines("requirements-parity.txt")
+    assert extras["docs"] == lines("requirements-docs.txt")
 
 
 def test_every_package_is_installed():

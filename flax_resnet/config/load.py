@@ -98,7 +98,7 @@ def load_config(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Conf
 
     Args:
       path_or_name: a Python file with get_config(), or the name of one in configs/.
-      overrides: as typed, such as ['--config.batch_size=256', '--noconfig.flip'].
+      overrides: as typed, such as `['--config.batch_size=256', '--noconfig.flip']`.
 
     Raises:
       UserError: the file is missing or broken, or a field is unknown or not allowed.

@@ -38,7 +38,7 @@ class Calibration:
 
     @property
     def error(self) -> float:
-        """Expected calibration error: mean over images of |confidence - accuracy| of the bin."""
+        """Expected calibration error, the mean of `|confidence - accuracy|` over the images."""
         gaps = np.abs(np.subtract(self.confidence, self.accuracy))
         return float(np.average(gaps, weights=self.images))
 

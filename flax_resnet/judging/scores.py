@@ -77,7 +77,7 @@ class Scores:
 
     @property
     def top5(self) -> float | None:
-        """The share whose label is among the five likeliest classes; None: there are no more."""
+        """The share whose label is among the five likeliest classes, None of five or fewer."""
         from sklearn.metrics import top_k_accuracy_score
 
         classes = range(len(self.class_names))
@@ -119,7 +119,7 @@ class Scores:
 
     @functools.cached_property
     def scaling(self) -> tuple[float, Calibration, str] | None:
-        """Temperature, accuracy by confidence with it, what it was fitted on; None: on nothing."""
+        """Temperature, accuracy by confidence with it, what it was fitted on; None without any."""
         if self.trained_on or len(self.labels) < 2:
             return None
         if self.held_out is not None:

@@ -25,7 +25,7 @@ class UserError(Exception):
 
     Attributes:
       code: the kind of fault, for programs and tests; the message is for people.
-      field: the config field ("config.batch_size"), option ("--rows") or file at fault, if one is.
+      field: the config field (`config.batch_size`), option (`--rows`) or file at fault, if one is.
     """
 
     def __init__(self, message: str, *, code: Code = "invalid", field: str | None = None) -> None:

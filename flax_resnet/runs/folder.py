@@ -28,7 +28,9 @@ class DataInfo:
     Attributes:
       class_names: names of the labels, in their order.
       image_shape: (height, width, channels).
-      train_images, test_images, val_images: numbers of images.
+      train_images: their number, without those held out.
+      test_images: their number.
+      val_images: number of the images held out.
       digest: of the content of the whole data set; empty: not known, for imported weights.
       source: where it came from, for people.
     """

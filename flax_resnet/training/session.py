@@ -67,7 +67,8 @@ class Session:
       evaluators: 'test', and 'val' where images are held out, after each epoch; 'test_views',
         which takes several times as long, after the last.
       schedule: learning rate by step.
-      checkpoints, metrics: where they are written.
+      checkpoints: where they are written.
+      metrics: where they are written.
       save_policy: when to save within an epoch.
     """
 
