@@ -31,13 +31,16 @@ class Spread:
         return None if self.std is None else self.std / math.sqrt(self.count)
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float] | None:
-        """The interval around the mean, by Student's t distribution; None for a single value."""
+        """The interval around the mean, by Student's t distribution; None for a single value.
+
+        It ends at 0 and 1, as fractions do.
+        """
         if self.standard_error is None:
             return None
         from scipy.stats import t  # here: it takes a second to import
 
         half = float(t.ppf((1 + confidence) / 2, self.count - 1)) * self.standard_error
-        return self.mean - half, self.mean + half
+        return max(0.0, self.mean - half), min(1.0, self.mean + half)
 
 
 def spread(values: Sequence[float]) -> Spread:

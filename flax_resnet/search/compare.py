@@ -33,7 +33,7 @@ def differing_fields(runs: Sequence[RunFolder]) -> dict[str, tuple[str, ...]]:
 
 
 def compare_runs(workdirs: Sequence[str | Path]) -> list[Result]:
-    """A result for each recipe, the best first; runs without an epoch are left out.
+    """A result for each recipe and number of epochs, the best first; runs without one are left out.
 
     Raises:
       UserError: one is not a run or given twice, or none has an epoch.
@@ -49,11 +49,13 @@ def compare_runs(workdirs: Sequence[str | Path]) -> list[Result]:
         paths = ", ".join(map(str, workdirs))
         raise UserError(f"{paths}: no epoch yet, so nothing to compare", code="missing")
     fields = differing_fields(runs)
-    groups: dict[tuple[str, ...], list[RunFolder]] = {}
+    # A run that is not finished is no other seed of one that is: epochs tell them apart, too.
+    groups: dict[tuple[tuple[str, ...], int], list[RunFolder]] = {}
     for place, run in enumerate(runs):
-        groups.setdefault(tuple(values[place] for values in fields.values()), []).append(run)
+        setting = tuple(values[place] for values in fields.values())
+        groups.setdefault((setting, len(rows[run])), []).append(run)
     results = []
-    for values, group in groups.items():
+    for (values, _), group in groups.items():
         setting = dict(zip(fields, values, strict=True))
         seeds = tuple(run.config().seed for run in group)
         result = summarized(setting, seeds, [rows[run] for run in group])

@@ -20,3 +20,4 @@ def test_interval_is_students():
     assert (low + high) / 2 == pytest.approx(0.90)
     assert (high - low) / 2 == pytest.approx(2.7764 * math.sqrt(0.00025 / 5), rel=1e-4)
     assert spread([0.9]).interval() is None
+    assert spread([0.8, 0.6]).interval() == (0, 1)

@@ -52,6 +52,13 @@ def test_seeds_of_a_recipe_belong_together(runs):
     assert f"{other.params:,}" in text and "cannot tell a difference from chance" in text
 
 
+def test_an_unfinished_run_is_no_seed_of_a_finished_one(runs):
+    first, *_ = (runs[1] / "metrics.jsonl").read_text().splitlines()
+    (runs[1] / "metrics.jsonl").write_text(f"{first}\n")
+    found = {result.runs: result.epochs for result in compare_runs(runs[:2])}
+    assert found == {("seed0",): 2, ("seed1",): 1}
+
+
 def test_recipes_that_differ_in_much_have_a_column_each(runs, tmp_path):
     fields = {"schedule": "cosine", "optimizer": "nesterov", "pad_mode": "reflect", "mixup": 0.2}
     far = copy_of(runs[0], tmp_path / "far", 0.7, **fields, weight_decay=1 / 60)
