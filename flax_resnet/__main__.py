@@ -19,6 +19,7 @@ COMMANDS = {
     "compare": "compare runs in one table, with what differs in their recipes",
     "report": "write a page on a run, or on several side by side",
     "predict": "classify images: files, folders, arrays",
+    "serve": "show a page to try a run's network, and answer over HTTP",
     "plot": "plot a run's curves, or compare several runs",
     "paper": "train what the paper's figures, tables and claims need, and report",
     "export": "write a run's weights, or its network as a program, for other programs",

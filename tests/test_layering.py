@@ -21,6 +21,7 @@ ROOMS = [
     "search",
     "paper",
     "judging",
+    "serving",
     "commands",
 ]
 

@@ -1,8 +1,10 @@
 """Reads one image file, whatever its bytes, and resizes one image."""
 
+import io
 import stat
 import warnings
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from jaxtyping import Num, UInt8
@@ -46,17 +48,39 @@ def read_image(path: str | Path) -> UInt8[np.ndarray, "height width 3"]:
     if fault := _file_fault(path):
         raise UserError(f"{where}: {fault}", code="unreadable", field=str(path))
     try:
+        return decode_image(path)
+    except UserError as error:
+        raise UserError(
+            f"{where}: {error}; replace or remove it", code="unreadable", field=str(path)
+        ) from error
+
+
+def decode_image(
+    source: Path | io.BytesIO, max_pixels: int = MAX_PIXELS
+) -> UInt8[np.ndarray, "height width 3"]:
+    """`read_image` of a file that is there, or in memory.
+
+    Raises:
+        UserError: in words that follow the image's name, "is corrupt, ..."; its field is "pixels"
+            where there are more than `max_pixels`, else "image".
+    """
+    try:
         with warnings.catch_warnings():
             # Pillow's own limit, 90 million pixels, only warns; MAX_PIXELS is below it. Its other
             # warnings are about damage that leaves the pixels intact.
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=FORMATS) as image:
-                _check_pixels(image.size)
+            with Image.open(source, formats=FORMATS) as image:
+                _check_pixels(image.size, max_pixels)
                 if image.format in ("JPEG", "MPO"):  # MPO: a JPEG with others behind it
-                    _check_scans(path)
+                    assert image.fp is not None  # it is open
+                    _check_scans(image.fp)
                 image.load()
                 ImageOps.exif_transpose(image, in_place=True)
                 return np.asarray(_to_rgb(image))
+    except UserError:
+        raise
+    except Image.DecompressionBombError as error:  # Pillow's own check, while it opens the file
+        raise UserError(f"cannot be read ({reason(error)})", field="pixels") from error
     except Image.UnidentifiedImageError as error:
         fault = f"is corrupt, or not an image in a known format ({', '.join(FORMATS)})"
         cause = error
@@ -64,9 +88,7 @@ def read_image(path: str | Path) -> UInt8[np.ndarray, "height width 3"]:
     # struct.error, IndexError, EOFError, MemoryError; which one depends on format and version.
     except Exception as error:
         fault, cause = f"cannot be read ({reason(error)})", error
-    raise UserError(
-        f"{where}: {fault}; replace or remove it", code="unreadable", field=str(path)
-    ) from cause
+    raise UserError(fault, code="unreadable", field="image") from cause
 
 
 def _file_fault(path: Path) -> str | None:
@@ -90,19 +112,23 @@ def _file_fault(path: Path) -> str | None:
     return None
 
 
-def _check_pixels(size: tuple[int, int]) -> None:
+def _check_pixels(size: tuple[int, int], limit: int) -> None:
     """Refuses a decompression bomb by the size in its header, before anything is unpacked."""
     width, height = size
-    if width * height > MAX_PIXELS:
-        raise ValueError(f"{width:,} x {height:,} pixels, the limit is {MAX_PIXELS:,}")
+    if width * height > limit:
+        raise UserError(
+            f"cannot be read ({width:,} x {height:,} pixels, the limit is {limit:,})",
+            field="pixels",
+        )
 
 
-def _check_scans(path: Path) -> None:
-    num_scans, last = 0, b""
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            num_scans += (last + block).count(_START_OF_SCAN)
-            last = block[-1:]
+def _check_scans(file: IO[bytes]) -> None:
+    num_scans, last, place = 0, b"", file.tell()
+    file.seek(0)
+    while block := file.read(1 << 20):
+        num_scans += (last + block).count(_START_OF_SCAN)
+        last = block[-1:]
+    file.seek(place)
     if num_scans > MAX_JPEG_SCANS:
         raise ValueError(f"{num_scans:,} scans, the limit is {MAX_JPEG_SCANS}")
 

@@ -34,6 +34,11 @@ def grad_cam(
     Returns:
       As large as the images, bilinear between the map's pixels; all 0 where nothing speaks for it.
     """
+    return make_grad_cam(model)(images, classes)
+
+
+def make_grad_cam(model: Model) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """`grad_cam` of a network, as a function of images and classes that compiles once."""
     network = build_model(model.config, len(model.class_names))
     normalize = make_normalize(model.config.mean, model.config.std)
 
@@ -57,7 +62,9 @@ def grad_cam(
         highest = heat.max((1, 2), keepdims=True)
         return heat / jnp.where(highest > 0, highest, 1)
 
-    return np.asarray(explain(model.variables, jnp.asarray(images), jnp.asarray(classes)))
+    return lambda images, classes: np.asarray(
+        explain(model.variables, jnp.asarray(images), jnp.asarray(classes))
+    )
 
 
 def _apply(

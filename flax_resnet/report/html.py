@@ -88,11 +88,16 @@ def to_html(title: str, sections: Sequence[Section], svgs: Mapping[str, bytes]) 
         f'<li><a href="#{escape_html(s.name)}">{escape_html(s.title)}</a></li>' for s in sections
     )
     body = "\n".join(_section(section, svgs) for section in sections)
+    return html_page(title, f"<nav><ul>{links}</ul></nav>\n{body}")
+
+
+def html_page(title: str, body: str, head: str = "") -> str:
+    """A page with this program's style: a heading, then `body`; `head`: more for the <head>."""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape_html(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
-        f"<h1>{escape_html(title)}</h1>\n<nav><ul>{links}</ul></nav>\n{body}\n</body>\n</html>\n"
+        f"<title>{escape_html(title)}</title>\n<style>{_STYLE}</style>\n{head}</head>\n<body>\n"
+        f"<h1>{escape_html(title)}</h1>\n{body}\n</body>\n</html>\n"
     )
 
 
