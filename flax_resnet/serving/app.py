@@ -40,12 +40,12 @@ _HEADERS = {
 }
 
 
-def make_app(answer: Callable[[bytes, bool], Answer], page: str) -> Starlette:
+def make_app(answer: Callable[[io.BytesIO, bool], Answer], page: str) -> Starlette:
     """The application.
 
     Args:
-      answer: from `make_answer`; called in one thread of its own, so that one picture is worked on
-        at a time and the others wait.
+      answer: as `make_answer` makes it; called in one thread of its own, so that one picture is
+        worked on at a time and the others wait.
       page: what GET / gives.
     """
     worker = ThreadPoolExecutor(1, "answers")
@@ -75,7 +75,7 @@ def make_app(answer: Callable[[bytes, bool], Answer], page: str) -> Starlette:
     )
 
 
-def make_answer(model: Model) -> Callable[[bytes, bool], Answer]:
+def make_answer(model: Model) -> Callable[[io.BytesIO, bool], Answer]:
     """What answers a picture: a file's content, and whether to say where the network looks.
 
     Its answer has `predictions`, the likeliest classes with their probabilities. With saliency
@@ -88,8 +88,9 @@ def make_answer(model: Model) -> Callable[[bytes, bool], Answer]:
     model.probabilities(blank[:1])  # compiles
     explain(blank, np.arange(len(blank)))
 
-    def answer(picture: bytes, wants_saliency: bool) -> Answer:
-        decoded = decode_image(io.BytesIO(picture), MAX_PIXELS)
+    def answer(picture: io.BytesIO, wants_saliency: bool) -> Answer:
+        with picture:  # frees it now; what an exception refers to lives on for a while
+            decoded = decode_image(picture, MAX_PIXELS)
         image = resize_and_crop(decoded, height, width)
         scores = model.probabilities(image[None])[0]
         best = np.argsort(-scores)[:TOP]
@@ -107,20 +108,20 @@ def make_answer(model: Model) -> Callable[[bytes, bool], Answer]:
     return answer
 
 
-async def _received(request: Request) -> bytes:
+async def _received(request: Request) -> io.BytesIO:
     """The body of a request in time and within MAX_BYTES; the rest of a longer one is dropped.
 
     A client that is still sending would not read an answer.
     """
-    picture, size = bytearray(), 0
+    picture, size = io.BytesIO(), 0
     try:
         async with asyncio.timeout(RECEIVE_SECONDS):
             async for part in request.stream():
                 size += len(part)
                 if size <= MAX_BYTES:
-                    picture += part
-                else:
-                    picture.clear()
+                    picture.write(part)
+                elif not picture.closed:
+                    picture.close()
     except TimeoutError as error:
         raise HTTPException(408, f"not received within {RECEIVE_SECONDS:.0f} s") from error
     except ClientDisconnect as error:
@@ -128,7 +129,8 @@ async def _received(request: Request) -> bytes:
     if size > MAX_BYTES:
         limit = f"{MAX_BYTES / 1e6:.0f} MB"
         raise HTTPException(413, f"the picture has {size / 1e6:,.1f} MB, the limit is {limit}")
-    return bytes(picture)
+    picture.seek(0)
+    return picture
 
 
 def _json(content: Answer, status: int = 200, headers: Any = None) -> Response:

@@ -3,7 +3,6 @@
 import asyncio
 import signal
 import socket
-import threading
 
 import uvicorn
 from starlette.applications import Starlette
@@ -46,7 +45,11 @@ class _Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.loop.call_later(CONNECTION_SECONDS, transport.abort)
+        self._end = self.loop.call_later(CONNECTION_SECONDS, transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._end.cancel()
 
 
 def make_server(app: Starlette) -> uvicorn.Server:
@@ -71,14 +74,13 @@ def make_server(app: Starlette) -> uvicorn.Server:
 
 
 def serve(app: Starlette, listening: socket.socket) -> None:
-    """Answers until SIGTERM or Ctrl-C, and returns some seconds later at most."""
+    """Answers until SIGTERM or Ctrl-C, and returns some seconds later; in the main thread."""
     server = make_server(app)
 
     def stop(*_: object) -> None:
         server.should_exit = True
 
-    if threading.current_thread() is threading.main_thread():
-        # uvicorn catches them while it runs, and afterwards raises them again.
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, stop)
+    # uvicorn catches them while it runs, and afterwards raises them again.
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, stop)
     server.run([listening])

@@ -1,6 +1,7 @@
 """A real server on a free port, of the tiny run."""
 
 import contextlib
+import io
 import json
 import threading
 import time
@@ -39,7 +40,7 @@ class Served:
 
 
 @contextlib.contextmanager
-def serving(answer: Callable[[bytes, bool], Any], page: str = "page") -> Iterator[Served]:
+def serving(answer: Callable[[io.BytesIO, bool], Any], page: str = "page") -> Iterator[Served]:
     listening = listen("127.0.0.1", 0)
     server = make_server(make_app(answer, page))
     thread = threading.Thread(target=server.run, args=([listening],))

@@ -150,14 +150,14 @@ def test_one_picture_at_a_time_and_the_page_does_not_wait(monkeypatch):
     release, at_work = threading.Event(), threading.Semaphore(0)
     most = running = 0
 
-    def answer(picture: bytes, _: bool) -> dict[str, str]:
+    def answer(picture: io.BytesIO, _: bool) -> dict[str, str]:
         nonlocal most, running
         running += 1
         most = max(most, running)
         at_work.release()
         release.wait(20)
         running -= 1
-        return {"picture": picture.decode()}
+        return {"picture": picture.read().decode()}
 
     with serving(answer) as served:
         found: list[tuple[int, dict[str, str]]] = []
@@ -178,8 +178,8 @@ def test_one_picture_at_a_time_and_the_page_does_not_wait(monkeypatch):
 
 
 def test_a_fault_of_the_programs_is_no_end_of_it(caplog):
-    def answer(picture: bytes, _: bool) -> dict[str, str]:
-        return {"result": str(1 // len(picture))}
+    def answer(picture: io.BytesIO, _: bool) -> dict[str, str]:
+        return {"result": str(1 // len(picture.read()))}
 
     with serving(answer) as served:
         status, found = served.predict(b"")
