@@ -57,6 +57,7 @@ docs/performance
 docs/reliability
 Formats <docs/formats>
 docs/judging
+docs/serving
 Scaling <docs/scaling>
 Paper report <docs/paper/report>
 ```
