@@ -52,7 +52,7 @@ def served(workdir: Path, errors: Path) -> Iterator[tuple[subprocess.Popen[str],
         yield process, int(found[1])
     finally:
         process.kill()
-        process.wait()
+        process.communicate()  # closes its pipe, too
 
 
 def resident_kib(process: subprocess.Popen[str]) -> int:
