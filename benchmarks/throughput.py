@@ -45,6 +45,27 @@ from flax_resnet.process.paths import default_cache_dir
 NUM_CLASSES = 10
 BATCH_SIZES = {"airbench94": 512, "imagenet_resnet18": 64, "imagenet_resnet50": 32}  # else 128
 STEPS_ALONE = 5
+CPU_MODELS = (
+    "revised",
+    "resnet18",
+    "resnet20",
+    "resnet56",
+    "efficient_resnet",
+    "airbench94",
+    "imagenet_resnet18",
+    "imagenet_resnet50",
+)
+CPU_VARIANTS = (
+    ("flax", "native", "float32"),
+    ("flax", "onednn", "float32"),
+    ("flax", "onednn+winograd", "float32"),
+    ("flax", "onednn", "bfloat16"),
+    ("torch", "eager", "float32"),
+    ("torch", "channels_last", "float32"),
+    ("torch", "channels_last compile", "float32"),
+    ("torch", "channels_last", "bfloat16"),
+    ("torch", "channels_last compile", "bfloat16"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,29 +121,6 @@ def cases(quick: bool) -> list[Case]:
             ("torch", "channels_last compile"),
         )
     ]
-
-
-CPU_MODELS = (
-    "revised",
-    "resnet18",
-    "resnet20",
-    "resnet56",
-    "efficient_resnet",
-    "airbench94",
-    "imagenet_resnet18",
-    "imagenet_resnet50",
-)
-CPU_VARIANTS = (
-    ("flax", "native", "float32"),
-    ("flax", "onednn", "float32"),
-    ("flax", "onednn+winograd", "float32"),
-    ("flax", "onednn", "bfloat16"),
-    ("torch", "eager", "float32"),
-    ("torch", "channels_last", "float32"),
-    ("torch", "channels_last compile", "float32"),
-    ("torch", "channels_last", "bfloat16"),
-    ("torch", "channels_last compile", "bfloat16"),
-)
 
 
 def case_config(case: Case) -> Any:
@@ -273,9 +271,6 @@ def torch_update(case: Case, network: Any) -> Callable[[], Any]:
     return torch.optim.Adam(network.parameters(), lr=1e-3).step
 
 
-FIELDS = dataclasses.fields(Case)
-
-
 @functools.cache
 def matrix_rate(dtype: str, quick: bool) -> float:
     """FLOP/s of this device in one large matrix product, the best of ten."""
@@ -346,9 +341,7 @@ def measure_group(group: Sequence[Case], num_steps: int, rounds: int, quick: boo
 def alone(case: Case) -> tuple[float, int]:
     """Seconds to the end of the case's first step in a process of its own, and its peak in MiB."""
     command = [sys.executable, "-m", "benchmarks.throughput", "--alone"]
-    environment = dict(os.environ, XLA_FLAGS="")
-    if case.framework == "torch":
-        environment["PYTORCH_ALONE"] = "1"
+    environment = os.environ | ({"PYTORCH_ALONE": "1"} if case.framework == "torch" else {})
     done = subprocess.run(
         [*command, json.dumps(dataclasses.asdict(case))],
         cwd=measure.ROOT,
@@ -381,7 +374,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Runs the benchmark; returns what it writes."""
     parser = measure.arguments("throughput", __doc__)
     parser.add_argument("--rounds", type=int, help="default: 7")
-    fields = {field.name: int if field.name == "batch_size" else str for field in FIELDS}
+    fields = {
+        field.name: int if field.name == "batch_size" else str for field in dataclasses.fields(Case)
+    }
     for field, kind in fields.items():
         flag = f"--{field.replace('_', '-')}"
         parser.add_argument(flag, type=kind, nargs="+", help="only these (default: all)")
