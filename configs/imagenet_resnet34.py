@@ -2,7 +2,7 @@
 
     python -m flax_resnet summary --config configs/imagenet_resnet34.py
 
-Trains on sets that fit in memory (--config.dataset=FOLDER); ImageNet itself does not.
+Streams what does not fit in memory: imagenet2012 as tfds prepares it, or --config.dataset=FOLDER.
 """
 
 from ml_collections import ConfigDict

@@ -73,3 +73,16 @@ def refused(name, tmp_path, **kwargs) -> UserError:
 def limit_memory(monkeypatch, num_bytes: int) -> None:
     """Lets a dataset take so many bytes, half of what is said to be available."""
     monkeypatch.setattr("flax_resnet.data.image_arrays.available_memory", lambda: 2 * num_bytes)
+
+
+def write_photos(base: Path, num: int = 6) -> Path:
+    """A folder of `num` training and 4 test JPEGs of different sizes, in two classes."""
+    random = np.random.RandomState(1)
+    for split, count in (("train", num), ("test", 4)):
+        for i in range(count):
+            (base / split / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+            coarse = Image.fromarray(random.randint(0, 256, (5, 6, 3), np.uint8))
+            size = (60 + 7 * i, 90 - 5 * (i % 9))
+            path = base / split / "ab"[i % 2] / f"{i:02}.jpg"
+            coarse.resize(size, Image.Resampling.BICUBIC).save(path, quality=95)
+    return base

@@ -43,8 +43,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _mcnemar(args: argparse.Namespace) -> list[dict[str, Any]]:
     """The first run against each other."""
-    import numpy as np
-
+    from flax_resnet.data.streaming import same_images
     from flax_resnet.judging.judge import judge
     from flax_resnet.judging.scores import mcnemar
     from flax_resnet.process.compile_cache import keep_compiled
@@ -58,7 +57,7 @@ def _mcnemar(args: argparse.Namespace) -> list[dict[str, Any]]:
     tests = []
     for other in others:
         runs = [str(first.workdir), str(other.workdir)]
-        if not np.array_equal(first.images, other.images):
+        if not same_images(first.images, other.images):
             text = f"{' and '.join(runs)} were tested on other images: their answers do not compare"
             raise UserError(text, code="conflict", field="--workdir")
         only_first, only_second, p = mcnemar(first.scores, other.scores)

@@ -31,6 +31,7 @@ def _from_dataset(config: ConfigDict) -> DataInfo:
             data_dir=config.data_dir,
             archive=config.archive,
             image_size=config.image_size,
+            loading=config.data_loading,
         )
     except UserError as error:
         raise UserError(

@@ -48,7 +48,8 @@ def _answers(model: Model, inputs: list[Input], show_bar: bool) -> Iterator[Answ
     height, width, _ = model.image_shape
     hidden = not (STDERR.isatty() and (show_bar or not sys.stdout.isatty()))
     with tqdm(total=len(inputs), unit=" images", file=STDERR, disable=hidden, leave=False) as bar:
-        for batch in read_batches(inputs, height, width, model.config.eval_batch_size):
+        size, share = model.config.eval_batch_size, model.config.eval_crop
+        for batch in read_batches(inputs, height, width, size, share):
             images = [pixels for _, pixels in batch if isinstance(pixels, np.ndarray)]
             scores = iter(model.probabilities(np.stack(images)) if images else [])
             for item, pixels in batch:

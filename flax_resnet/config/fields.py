@@ -278,6 +278,11 @@ _SECTIONS: dict[str, tuple[Field, ...]] = {
             "pad_mode", "zeros", choice("zeros", "reflect"),
             "what the crop's padding holds: zeros, or the image mirrored at its edge", since=3,
         ),
+        Field(
+            "resized_crop", None, optional(number(0.01, 1.0)),
+            "random crops of at least this share of the area, resized (ImageNet: 0.08); None: none",
+            since=3,
+        ),
         Field("flip", True, flag(), "mirror half of the training images left to right, at random"),
         Field(
             "flip_mode", "random", choice("random", "alternating"),
@@ -298,6 +303,19 @@ _SECTIONS: dict[str, tuple[Field, ...]] = {
         Field(
             "cutout", 0, integer(0, 8192),
             "side in pixels of a square covered in each training image; 0: none", since=3,
+        ),
+        Field(
+            "eval_crop", 1.0, number(0.1, 1.0),
+            "share of height and width in the middle that is evaluated (ImageNet: 0.875)", since=3,
+        ),
+        Field(
+            "data_loading", "auto", choice("auto", "memory", "stream"),
+            "images in memory or read from disk as needed; auto: in memory if half of it is enough",
+            since=3,
+        ),
+        Field(
+            "image_decoder", "pillow", choice("pillow", "native"),
+            "of streamed images and resized crops; native: simplejpeg and OpenCV, faster", since=3,
         ),
         Field("batch_size", 128, integer(1, _MOST), "images per step, over all devices"),
         Field(

@@ -29,7 +29,10 @@ def imagenet(model: str) -> ConfigDict:
     config.image_size = 224
     config.mean = (0.485, 0.456, 0.406)  # of ImageNet's training images, as torchvision has them
     config.std = (0.229, 0.224, 0.225)
-    config.crop_padding = 28  # a crop of 224 out of 280, near He's 224 out of 256 to 480
+    # He crops 224 out of sides of 256 to 480; crops of any area are how it is usually run since.
+    config.crop_padding = 0
+    config.resized_crop = 0.08
+    config.eval_crop = 0.875  # 224 of 256
     config.num_epochs = 90
     config.batch_size = 256
     config.eval_batch_size = 100

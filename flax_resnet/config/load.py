@@ -367,6 +367,10 @@ def _validate_together(config: ConfigDict) -> None:
         raise _field_error(
             "lookahead_steps", "and ema_decay are both on: set one of them to 0", "conflict"
         )
+    if config.resized_crop is not None and config.crop_padding:
+        raise _field_error(
+            "resized_crop", "and crop_padding are both on: set crop_padding=0", "conflict"
+        )
     if config.mixup and config.cutmix:
         raise _field_error("cutmix", "and mixup are both on: set one of them to 0", "conflict")
     if config.archive is not None and config.dataset != "cifar10":

@@ -14,6 +14,7 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Bool, Int32, Int64, UInt8
 
+from flax_resnet.data.streaming import Images
 from flax_resnet.data.transforms.table import ImageTable
 from flax_resnet.data.transforms.transform import Transform, stream
 from flax_resnet.process.machine import usable_cores
@@ -62,7 +63,7 @@ class TrainBatches:
 
     def __init__(
         self,
-        images: UInt8[np.ndarray, "n height width channels"],
+        images: Images,
         labels: Int32[np.ndarray, " n"],
         *,
         batch_size: int,
@@ -88,7 +89,7 @@ class TrainBatches:
         self._pool = concurrent.futures.ThreadPoolExecutor(usable_cores(), "augment")
 
     @property
-    def images(self) -> UInt8[np.ndarray, "n height width channels"]:
+    def images(self) -> Images:
         """The training images, as they are."""
         return self._table.images
 
@@ -166,18 +167,28 @@ class TrainBatches:
 
 
 def eval_chunks(
-    images: UInt8[np.ndarray, "n height width channels"],
+    images: Images,
     labels: Int32[np.ndarray, " n"],
     batch_size: int,
     steps_per_chunk: int = 1,
+    rows: slice = slice(None),
 ) -> Iterator[EvalChunk]:
-    """Every image once, in order, in chunks of one shape; the last is padded."""
+    """Every image once, in order, in chunks of one shape; the last is padded.
+
+    Args:
+        images: the images.
+        labels: their labels.
+        batch_size: of whole batches.
+        steps_per_chunk: batches in a chunk.
+        rows: those of each batch that this process is to make.
+    """
     size = steps_per_chunk * batch_size
     for start in range(0, len(images), size):
-        part = slice(start, start + size)
-        used = np.ones(len(labels[part]), np.bool_)
-        arrays = [_fill_up(array, size) for array in (images[part], labels[part], used)]
-        yield EvalChunk(*(a.reshape(steps_per_chunk, batch_size, *a.shape[1:]) for a in arrays))
+        places = np.arange(start, start + size).reshape(steps_per_chunk, batch_size)[:, rows]
+        held = places[places < len(images)]  # in order; what is missing is at the end
+        used = np.ones(len(held), np.bool_)
+        arrays = [_fill_up(array, places.size) for array in (images[held], labels[held], used)]
+        yield EvalChunk(*(a.reshape(*places.shape, *a.shape[1:]) for a in arrays))
 
 
 def _fill_up(array: np.ndarray, size: int) -> np.ndarray:

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from flax_resnet.data.dataset import Dataset
-from flax_resnet.process.errors import reason
+from flax_resnet.data.image_arrays import check_bytes
+from flax_resnet.process.errors import UserError, reason
 from flax_resnet.process.files import read_text
 
 logger = logging.getLogger(__name__)
@@ -108,6 +109,8 @@ def load_or_build(
     if found:
         try:
             return _read_entry(folder)
+        except UserError:  # it would take too much memory
+            raise
         # A corrupt file can fail in any way: JSON, NumPy, a missing key, a dtype.
         except Exception as error:
             logger.warning(
@@ -135,6 +138,8 @@ def _read_entry(folder: Path) -> Dataset:
     if checksum != _meta_crc32(meta):
         raise ValueError("meta.json has another checksum")
     arrays = {}
+    needed = sum(meta["arrays"][name]["bytes"] for name in _ARRAYS)
+    check_bytes(f"{meta['source']}: the images", needed)
     for name in _ARRAYS:
         expected = meta["arrays"][name]
         path = folder / f"{name}.npy"

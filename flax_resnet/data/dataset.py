@@ -1,4 +1,4 @@
-"""`Dataset`: the images and labels of one dataset in memory, checked when they are put in."""
+"""`Dataset`: the images and labels of one dataset, checked when they are put in."""
 
 import dataclasses
 import hashlib
@@ -9,14 +9,16 @@ from jaxtyping import Int32, UInt8
 
 from flax_resnet.data.image_arrays import three_channels
 from flax_resnet.data.names import check_name
+from flax_resnet.data.streaming import Images, StreamedImages, select
 from flax_resnet.process.errors import UserError, printable
 
+STREAMED = "stream:"  # begins the digest of a set that is streamed
 MAX_CLASSES = 1_000_000  # a larger label is a mistake; naming that many classes takes minutes
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A dataset in memory.
+    """A dataset: labels in memory, images in memory or, where they are streamed, on disk.
 
     Attributes:
         train_images: uint8, 0-255, shape [N, H, W, 3].
@@ -25,17 +27,23 @@ class Dataset:
         test_labels: int32, 0 to num_classes - 1, shape [M].
         class_names: the name of each label.
         digest: SHA-256 of the four arrays and the class names, in hexadecimal: the same on every
-            machine for the same content in the same order.
+            machine for the same content in the same order. Of a streamed set, STREAMED and the
+            SHA-256 of its records, or of its files' names and sizes.
         source: where the images came from, one line for people.
     """
 
-    train_images: UInt8[np.ndarray, "train height width 3"]
+    train_images: UInt8[np.ndarray, "train height width 3"] | StreamedImages
     train_labels: Int32[np.ndarray, " train"]
-    test_images: UInt8[np.ndarray, "test height width 3"]
+    test_images: UInt8[np.ndarray, "test height width 3"] | StreamedImages
     test_labels: Int32[np.ndarray, " test"]
     class_names: tuple[str, ...]
     digest: str
     source: str
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether the images are on disk."""
+        return self.digest.startswith(STREAMED)
 
     @property
     def num_classes(self) -> int:
@@ -50,7 +58,7 @@ class Dataset:
 
     def split_validation(
         self, num: int, seed: int
-    ) -> tuple["Dataset", UInt8[np.ndarray, "{num} height width 3"], Int32[np.ndarray, " {num}"]]:
+    ) -> tuple["Dataset", Images, Int32[np.ndarray, " {num}"]]:
         """Holds out a random part of the training images, for choosing between models.
 
         Args:
@@ -75,9 +83,10 @@ class Dataset:
         held_out = np.zeros(size, bool)
         held_out[np.random.RandomState(seed % 2**32).permutation(size)[:num]] = True
         rest = self._with_arrays(
-            train_images=self.train_images[~held_out], train_labels=self.train_labels[~held_out]
+            train_images=select(self.train_images, ~held_out),
+            train_labels=self.train_labels[~held_out],
         )
-        return rest, self.train_images[held_out], self.train_labels[held_out]
+        return rest, select(self.train_images, held_out), self.train_labels[held_out]
 
     def first(self, train: int | None, test: int | None) -> "Dataset":
         """The first images of each split, for quick trials.
@@ -96,23 +105,25 @@ class Dataset:
         if train is None and test is None:
             return self  # without hashing all of it again
         return self._with_arrays(
-            train_images=self.train_images[:train],
+            train_images=select(self.train_images, slice(train)),
             train_labels=self.train_labels[:train],
-            test_images=self.test_images[:test],
+            test_images=select(self.test_images, slice(test)),
             test_labels=self.test_labels[:test],
         )
 
-    def _with_arrays(self, **arrays: np.ndarray) -> "Dataset":
+    def _with_arrays(self, **arrays: Images | np.ndarray) -> "Dataset":
         changed = dataclasses.replace(self, **arrays)
+        if self.is_streamed:
+            return changed
         return dataclasses.replace(changed, digest=_content_digest(changed))
 
 
 def _content_digest(dataset: Dataset) -> str:
     """SHA-256 of shapes, class names and little-endian array bytes."""
     arrays = (
-        dataset.train_images,
+        np.asarray(dataset.train_images),
         dataset.train_labels.astype("<i4", copy=False),
-        dataset.test_images,
+        np.asarray(dataset.test_images),
         dataset.test_labels.astype("<i4", copy=False),
     )
     header = [[list(array.shape) for array in arrays], list(dataset.class_names)]
@@ -173,6 +184,40 @@ def make_dataset(
         source=printable(source),
     )
     return dataclasses.replace(dataset, digest=_content_digest(dataset))
+
+
+def make_streamed(
+    images: tuple[StreamedImages, StreamedImages],
+    labels: tuple[np.ndarray, np.ndarray],
+    class_names: tuple[str, ...],
+    *,
+    content: str,
+    source: str,
+) -> Dataset:
+    """Makes a `Dataset` of images on disk.
+
+    Args:
+        images: training and test images.
+        labels: integers from 0 to len(class_names) - 1.
+        class_names: of the labels.
+        content: changes with the files' content.
+        source: see `Dataset`.
+
+    Raises:
+        UserError: a label out of range.
+    """
+    for vector, split in zip(labels, ("train", "test"), strict=True):
+        _check_labels(vector, min(len(class_names), MAX_CLASSES), f"{source}: {split} labels")
+    header = [content, images[0].shape, images[1].shape, list(class_names)]
+    return Dataset(
+        images[0],
+        labels[0].astype(np.int32),
+        images[1],
+        labels[1].astype(np.int32),
+        class_names,
+        digest=STREAMED + hashlib.sha256(json.dumps(header).encode()).hexdigest(),
+        source=printable(source),
+    )
 
 
 def _check_lengths_and_sizes(

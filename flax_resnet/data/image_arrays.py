@@ -80,8 +80,9 @@ def check_bytes(what: str, needed: int) -> None:
     if needed > limit:
         raise UserError(
             f"{what} take {needed / 1e9:,.1f} GB of memory, more than half of what is available "
-            f"({limit / 1e9:,.1f} GB); streaming from disk is not supported, so set a smaller "
-            "config.image_size or use a smaller dataset",
+            f"({limit / 1e9:,.1f} GB); leave a folder or a tfds set on disk "
+            "(config.data_loading=stream), set a smaller config.image_size or use a smaller "
+            "dataset",
             code="out_of_memory",
             field="config.dataset",
         )

@@ -1,10 +1,11 @@
 """Reads one image file, whatever its bytes, and resizes one image."""
 
+import contextlib
 import io
 import stat
 import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from jaxtyping import Num, UInt8
@@ -27,6 +28,8 @@ MAX_BYTES = 2**28
 MAX_JPEG_SCANS = 100
 _START_OF_SCAN = b"\xff\xda"  # in no pixel's data: there a zero follows each 0xff
 
+ORIENTATION = 0x0112  # in EXIF: how a viewer turns the image; above 4: on its side
+
 
 def read_image(path: str | Path) -> UInt8[np.ndarray, "height width 3"]:
     """Reads an image file as 8-bit RGB, the way a viewer shows it.
@@ -43,22 +46,61 @@ def read_image(path: str | Path) -> UInt8[np.ndarray, "height width 3"]:
     Raises:
         UserError: the file is missing, corrupt, unreasonably large or not an image; it is named.
     """
+    return decode_image(read_bytes(path), str(path))
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """The content of an image file, not decoded.
+
+    Raises:
+        UserError: the file is missing, unreasonably large or not a regular file.
+    """
     path = Path(path)
-    where = printable(str(path))
-    if fault := _file_fault(path):
-        raise UserError(f"{where}: {fault}", code="unreadable", field=str(path))
+    fault = _file_fault(path)
+    if fault is None:
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            fault = f"cannot be read ({reason(error)}); check the path"
+    raise UserError(f"{printable(str(path))}: {fault}", code="unreadable", field=str(path))
+
+
+def decode_image(data: bytes, where: str) -> UInt8[np.ndarray, "height width 3"]:
+    """Decodes the content of an image file; see `read_image`.
+
+    Args:
+        data: the content.
+        where: the file, for the error.
+    """
+    with named_errors(where):
+        return np.asarray(decode_reduced(data)[0])
+
+
+@contextlib.contextmanager
+def named_errors(where: str) -> Iterator[None]:
+    """Says which image an error of `decode_reduced` is about, and what to do."""
     try:
-        return decode_image(path)
+        yield
     except UserError as error:
         raise UserError(
-            f"{where}: {error}; replace or remove it", code="unreadable", field=str(path)
+            f"{printable(where)}: {error}; replace or remove it", code="unreadable", field=where
         ) from error
 
 
-def decode_image(
-    source: Path | io.BytesIO, max_pixels: int = MAX_PIXELS
-) -> UInt8[np.ndarray, "height width 3"]:
-    """`read_image` of a file that is there, or in memory.
+def decode_reduced(
+    data: bytes,
+    reduce: Callable[[int, int], int] = lambda height, width: 1,
+    max_pixels: int = MAX_PIXELS,
+) -> tuple[Image.Image, tuple[int, int]]:
+    """Decodes a JPEG at a fraction of its size, which is faster; others whole.
+
+    Args:
+        data: the content of an image file.
+        reduce: 1, 2, 4 or 8, by which to divide an image of this height and width.
+        max_pixels: the most that the whole image may have.
+
+    Returns:
+        The image, in RGB, as `read_image` gives it, and the whole image's (height, width).
 
     Raises:
         UserError: in words that follow the image's name, "is corrupt, ..."; its field is "pixels"
@@ -69,14 +111,22 @@ def decode_image(
             # Pillow's own limit, 90 million pixels, only warns; MAX_PIXELS is below it. Its other
             # warnings are about damage that leaves the pixels intact.
             warnings.simplefilter("ignore")
-            with Image.open(source, formats=FORMATS) as image:
-                _check_pixels(image.size, max_pixels)
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                check_pixels(image.size, max_pixels)
+                whole = None
                 if image.format in ("JPEG", "MPO"):  # MPO: a JPEG with others behind it
-                    assert image.fp is not None  # it is open
-                    _check_scans(image.fp)
+                    check_scans(data)
+                    turned = image.getexif().get(ORIENTATION, 1) > 4
+                    width, height = image.size
+                    if turned:
+                        width, height = height, width
+                    whole = height, width
+                    divisor = reduce(height, width)
+                    image.draft(None, (image.width // divisor, image.height // divisor))
                 image.load()
                 ImageOps.exif_transpose(image, in_place=True)
-                return np.asarray(_to_rgb(image))
+                rgb = _to_rgb(image)
+                return rgb, whole or (rgb.height, rgb.width)
     except UserError:
         raise
     except Image.DecompressionBombError as error:  # Pillow's own check, while it opens the file
@@ -112,7 +162,7 @@ def _file_fault(path: Path) -> str | None:
     return None
 
 
-def _check_pixels(size: tuple[int, int], limit: int) -> None:
+def check_pixels(size: tuple[int, int], limit: int = MAX_PIXELS) -> None:
     """Refuses a decompression bomb by the size in its header, before anything is unpacked."""
     width, height = size
     if width * height > limit:
@@ -122,15 +172,12 @@ def _check_pixels(size: tuple[int, int], limit: int) -> None:
         )
 
 
-def _check_scans(file: IO[bytes]) -> None:
-    num_scans, last, place = 0, b"", file.tell()
-    file.seek(0)
-    while block := file.read(1 << 20):
-        num_scans += (last + block).count(_START_OF_SCAN)
-        last = block[-1:]
-    file.seek(place)
-    if num_scans > MAX_JPEG_SCANS:
-        raise ValueError(f"{num_scans:,} scans, the limit is {MAX_JPEG_SCANS}")
+def check_scans(data: bytes) -> None:
+    """Refuses a JPEG whose many passes over its pixels would take minutes."""
+    if (num_scans := data.count(_START_OF_SCAN)) > MAX_JPEG_SCANS:
+        raise UserError(
+            f"cannot be read ({num_scans:,} scans, the limit is {MAX_JPEG_SCANS})", field="image"
+        )
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -167,7 +214,7 @@ def _scale_to_bytes(values: Num[np.ndarray, "height width"]) -> UInt8[np.ndarray
 
 
 def resize_and_crop(
-    image: UInt8[np.ndarray, "old_height old_width 3"], height: int, width: int
+    image: UInt8[np.ndarray, "old_height old_width 3"], height: int, width: int, share: float = 1.0
 ) -> UInt8[np.ndarray, "{height} {width} 3"]:
     """Resizes the largest centered part that has the new aspect ratio.
 
@@ -177,9 +224,13 @@ def resize_and_crop(
         image: uint8 RGB pixels.
         height: of the result in pixels, at least 1.
         width: likewise.
+        share: how much of that part's height and width to keep, in the middle.
     """
-    if image.shape[:2] == (height, width):
+    if image.shape[:2] == (height, width) and share == 1:
         return image
     # Resizes that part alone, so a 1 x 100000 image does not grow to gigabytes on the way.
-    fitted = ImageOps.fit(Image.fromarray(image), (width, height), Image.Resampling.BICUBIC)
+    border = (1 - share) / 2
+    fitted = ImageOps.fit(
+        Image.fromarray(image), (width, height), Image.Resampling.BICUBIC, bleed=border
+    )
     return np.asarray(fitted)

@@ -1,14 +1,16 @@
 """Loss, accuracy and logits of a set of images, each taken exactly once."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int32, UInt8
+from jaxtyping import Float, Int32
 
 from flax_resnet.data.batches import eval_chunks, prefetch
+from flax_resnet.data.streaming import Images
 from flax_resnet.engine.dispatch import (
     CompiledSteps,
     InFlight,
@@ -44,7 +46,7 @@ class Evaluator:
         self,
         steps: CompiledSteps,
         parallel: DataParallel,
-        images: UInt8[np.ndarray, "n height width channels"],
+        images: Images,
         labels: Int32[np.ndarray, " n"],
         batch_size: int,
         steps_per_dispatch: int | None = None,
@@ -58,7 +60,7 @@ class Evaluator:
         self._batch_size = -(-min(batch_size, len(images)) // devices) * devices
         num_batches = -(-len(images) // self._batch_size)
         wanted = steps_per_dispatch or choose_steps_per_dispatch(
-            parallel.platform, num_batches, self._batch_size * images[0].nbytes
+            parallel.platform, num_batches, self._batch_size * math.prod(images.shape[1:])
         )
         self._steps_per_dispatch = min(wanted, num_batches)
         self._stays = 1 < self._steps_per_dispatch == num_batches
@@ -102,7 +104,7 @@ class Evaluator:
 
     def _chunks(self) -> Iterator[PlacedChunk]:
         size = self._batch_size
-        rows = self._parallel.rows(size)
-        for chunk in eval_chunks(self._images, self._labels, size, self._steps_per_dispatch):
-            mine = (array[:, rows] for array in (chunk.images, chunk.labels, chunk.mask))
-            yield self._parallel.place(*mine, batch_size=size)
+        rows, steps = self._parallel.rows(size), self._steps_per_dispatch
+        for chunk in eval_chunks(self._images, self._labels, size, steps, rows):
+            arrays = chunk.images, chunk.labels, chunk.mask
+            yield self._parallel.place(*arrays, batch_size=size)

@@ -88,16 +88,17 @@ def _of_array(name: str, image: np.ndarray) -> Input:
 
 
 def read_batches(
-    inputs: Sequence[Input], height: int, width: int, size: int
+    inputs: Sequence[Input], height: int, width: int, size: int, share: float = 1.0
 ) -> Iterator[list[tuple[Input, np.ndarray | UserError]]]:
     """Batches of inputs with their pixels, of that height and width, or with what is wrong.
 
+    Of each image the middle `share` is taken, in height and width.
     The next batch is read while one is in use.
     """
 
     def read(item: Input) -> tuple[Input, np.ndarray | UserError]:
         try:
-            return item, resize_and_crop(item.read(), height, width)
+            return item, resize_and_crop(item.read(), height, width, share)
         except UserError as error:
             return item, error
 

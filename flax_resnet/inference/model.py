@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from flax_resnet.config.build import abstract_checkpoint, build_eval_step, build_model
 from flax_resnet.config.conv_choice import CONVOLVE, WITHOUT_WINOGRAD, choose_conv
+from flax_resnet.data.streaming import StreamedImages
 from flax_resnet.engine.dispatch import CompiledSteps
 from flax_resnet.engine.evaluate import Evaluation, Evaluator
 from flax_resnet.engine.mesh import DataParallel
@@ -58,7 +59,9 @@ class Model:
         """(height, width, channels) of the images it takes."""
         return self.data.image_shape
 
-    def logits(self, images: np.ndarray, views: str = "none") -> Float[np.ndarray, "n classes"]:
+    def logits(
+        self, images: np.ndarray | StreamedImages, views: str = "none"
+    ) -> Float[np.ndarray, "n classes"]:
         """Logits of uint8 images [N, height, width, 3], batched by config.eval_batch_size.
 
         Args:
@@ -78,7 +81,7 @@ class Model:
         none = np.zeros((0, len(self.class_names)), np.float32)
         return np.concatenate([none, *jax.device_get(parts)])[: len(images)]
 
-    def probabilities(self, images: np.ndarray) -> Float[np.ndarray, "n classes"]:
+    def probabilities(self, images: np.ndarray | StreamedImages) -> Float[np.ndarray, "n classes"]:
         """Softmax of the logits, in float32.
 
         Examples:
@@ -87,7 +90,7 @@ class Model:
         """
         return np.asarray(jax.nn.softmax(self.logits(images)))
 
-    def predict(self, images: np.ndarray) -> Int[np.ndarray, " n"]:
+    def predict(self, images: np.ndarray | StreamedImages) -> Int[np.ndarray, " n"]:
         """The likeliest class of each image, an index into `class_names`.
 
         Examples:
@@ -98,7 +101,9 @@ class Model:
         """
         return self.logits(images).argmax(-1)
 
-    def evaluate(self, images: np.ndarray, labels: np.ndarray, views: str = "none") -> Evaluation:
+    def evaluate(
+        self, images: np.ndarray | StreamedImages, labels: np.ndarray, views: str = "none"
+    ) -> Evaluation:
         """Mean loss and accuracy, NaN for no image; what the run's log has for the test images.
 
         Args:
@@ -141,7 +146,7 @@ class Model:
         assert result is not None  # nothing asked it to stop
         return result
 
-    def _check(self, images: np.ndarray) -> None:
+    def _check(self, images: Any) -> None:
         kind = getattr(images, "dtype", type(images).__name__)
         shape = np.shape(images)
         if kind != np.uint8 or len(shape) != 4 or shape[1:] != self.image_shape:
@@ -151,7 +156,7 @@ class Model:
                 field="images",
             )
 
-    def _batches(self, images: np.ndarray) -> Iterator[jax.Array]:
+    def _batches(self, images: np.ndarray | StreamedImages) -> Iterator[jax.Array]:
         """Batches of one size on the devices, the last one padded; few images take a power of 2."""
         size = min(self.config.eval_batch_size, 1 << max(len(images) - 1, 0).bit_length())
         for start in range(0, len(images), size):

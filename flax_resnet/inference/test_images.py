@@ -3,15 +3,16 @@
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int32, UInt8
+from jaxtyping import Int32
 from numpy import ndarray
 
-from flax_resnet.data.dataset import Dataset
+from flax_resnet.data.dataset import STREAMED, Dataset
 from flax_resnet.data.load import load_dataset
+from flax_resnet.data.streaming import Images, middle
 from flax_resnet.inference.model import Model
 from flax_resnet.process.errors import UserError
 
-Labelled = tuple[UInt8[ndarray, "n height width 3"], Int32[ndarray, " n"]]
+Labelled = tuple[Images, Int32[ndarray, " n"]]
 SPLITS = {"test": "test", "validation": "val", "train": "train"}  # name -> that of its metrics
 
 
@@ -43,6 +44,7 @@ def load_splits(
         data_dir=data_dir or config.data_dir,
         archive=config.archive,
         image_size=config.image_size,
+        loading="stream" if model.data.digest.startswith(STREAMED) else "memory",
     )
     known = dataset.digest == model.data.digest
     if not model.data.digest:  # imported weights
@@ -58,8 +60,8 @@ def load_splits(
     held_out = {}
     if config.validation_split:
         dataset, *validation = dataset.split_validation(config.validation_split, config.seed)
-        held_out["validation"] = tuple(validation)
-    return _splits(dataset) | held_out
+        held_out["validation"] = middle(validation[0], config.eval_crop), validation[1]
+    return _splits(dataset, config.eval_crop) | held_out
 
 
 def load_other(model: Model, name: str, data_dir: str | None = None) -> dict[str, Labelled]:
@@ -77,9 +79,10 @@ def load_other(model: Model, name: str, data_dir: str | None = None) -> dict[str
       UserError: the data set cannot be read, or has other classes.
     """
     height, width, _ = model.image_shape
-    dataset = load_dataset(name, data_dir=data_dir, image_size=height if height == width else None)
+    image_size = height if height == width else None
+    dataset = load_dataset(name, data_dir=data_dir, image_size=image_size, loading="auto")
     names, others = model.class_names, dataset.class_names
-    splits = _splits(dataset)
+    splits = _splits(dataset, model.config.eval_crop)
     unnamed = tuple(str(number) for number in range(min(len(others), len(names))))
     if others in (names, unnamed):
         return splits
@@ -94,8 +97,8 @@ def load_other(model: Model, name: str, data_dir: str | None = None) -> dict[str
     return {split: (images, place[labels]) for split, (images, labels) in splits.items()}
 
 
-def _splits(dataset: Dataset) -> dict[str, Labelled]:
+def _splits(dataset: Dataset, share: float) -> dict[str, Labelled]:
     return {
-        "test": (dataset.test_images, dataset.test_labels),
-        "train": (dataset.train_images, dataset.train_labels),
+        "test": (middle(dataset.test_images, share), dataset.test_labels),
+        "train": (middle(dataset.train_images, share), dataset.train_labels),
     }

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from flax_resnet.data.streaming import Images, select
 from flax_resnet.inference.model import Model, load
 from flax_resnet.inference.test_images import SPLITS, load_other, load_splits
 from flax_resnet.judging.corruptions import CORRUPTIONS, SEVERITIES, corrupt
@@ -35,7 +36,7 @@ class Judged:
 
     workdir: Path
     model: Model
-    images: np.ndarray
+    images: Images
     scores: Scores
     split: str
     dataset: str | None
@@ -80,7 +81,8 @@ def judge(
             code="missing",
             field="--split",
         )
-    images, labels = (array[:first] for array in splits[split])
+    images, labels = splits[split]
+    images, labels = select(images, slice(first)), labels[:first]
     trained_on = split == "train" and dataset is None
     held_out = None
     if split == "test" and "validation" in splits:
@@ -103,9 +105,7 @@ def judge(
     )
 
 
-def _corrupted(
-    model: Model, images: np.ndarray, labels: np.ndarray
-) -> dict[str, tuple[float, ...]]:
+def _corrupted(model: Model, images: Images, labels: np.ndarray) -> dict[str, tuple[float, ...]]:
     """Accuracy under each corruption at each severity, with a bar on a terminal."""
 
     def accuracy(name: str, severity: int) -> float:

@@ -111,6 +111,7 @@ def contenders_config(
         data_dir=config.data_dir,
         archive=config.archive,
         image_size=config.image_size,
+        loading=config.data_loading,
     )
     found = dataset.num_classes, dataset.image_shape
     if found != (num_classes, image_shape):

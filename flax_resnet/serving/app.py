@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from flax_resnet.data.image_files import decode_image, resize_and_crop
+from flax_resnet.data.image_files import decode_reduced, resize_and_crop
 from flax_resnet.inference.model import Model
 from flax_resnet.inference.saliency import make_grad_cam, overlay
 from flax_resnet.process.errors import UserError
@@ -80,7 +80,7 @@ def make_answer(model: Model) -> Callable[[io.BytesIO, bool], Answer]:
 
     Its answer has `predictions`, the likeliest classes with their probabilities. With saliency
     also `image`, what the network is shown, and for each class what speaks for it (Grad-CAM).
-    It raises UserError as `decode_image` does.
+    It raises UserError as `decode_reduced` does.
     """
     explain = make_grad_cam(model)
     height, width, _ = model.image_shape
@@ -90,8 +90,8 @@ def make_answer(model: Model) -> Callable[[io.BytesIO, bool], Answer]:
 
     def answer(picture: io.BytesIO, wants_saliency: bool) -> Answer:
         with picture:  # frees it now; what an exception refers to lives on for a while
-            decoded = decode_image(picture, MAX_PIXELS)
-        image = resize_and_crop(decoded, height, width)
+            decoded, _ = decode_reduced(picture.getvalue(), max_pixels=MAX_PIXELS)
+        image = resize_and_crop(np.asarray(decoded), height, width)
         scores = model.probabilities(image[None])[0]
         best = np.argsort(-scores)[:TOP]
         predictions: list[Answer] = [

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import math
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,7 +24,9 @@ from flax_resnet.config.build import (
 from flax_resnet.config.conv_choice import CONVOLVE, WITHOUT_WINOGRAD
 from flax_resnet.config.load import check_image_size, design_of
 from flax_resnet.data.batches import Chunk, TrainBatches
-from flax_resnet.data.load import load_dataset
+from flax_resnet.data.dataset import STREAMED, Dataset
+from flax_resnet.data.load import Loading, load_dataset
+from flax_resnet.data.streaming import middle
 from flax_resnet.data.transforms import build_transforms
 from flax_resnet.engine.dispatch import CompiledSteps, PlacedChunk, choose_steps_per_dispatch
 from flax_resnet.engine.evaluate import Evaluator
@@ -134,7 +137,9 @@ def open_session(
     """
     parallel = build_parallel(config, processes, devices)
     latest = checkpoints.latest
-    data, batches, splits = _load(config, cache_dir, parallel, processes)
+    recorded = None if latest is None else run.data_info().digest
+    dataset = _load_dataset(config, cache_dir, processes, recorded)
+    data, batches, splits = _load(config, dataset, parallel)
     if latest is not None:
         run.check_data(data)
     arithmetic = choose_arithmetic(config, run, data, batches, parallel, latest is not None)
@@ -171,29 +176,52 @@ def open_session(
     return session, progress
 
 
-def _load(
-    config: ConfigDict, cache_dir: Path | None, parallel: DataParallel, processes: Processes
-) -> tuple[DataInfo, TrainBatches, dict[str, tuple[Any, Any]]]:
-    """Training batches, and the images and labels to evaluate on by split."""
-    with processes.main_first():  # the others find what it has prepared
-        dataset = load_dataset(
+def _load_dataset(
+    config: ConfigDict, cache_dir: Path | None, processes: Processes, recorded: str | None
+) -> Dataset:
+    """The images, in memory or on disk: in all processes alike, and as where the run was begun.
+
+    Args:
+      config: of the run.
+      cache_dir: where decoded images are kept; None: the user's cache folder.
+      processes: that share the run. The others find what process 0 has prepared.
+      recorded: digest of the data of a run that resumes.
+    """
+
+    def load(loading: Loading) -> Dataset:
+        return load_dataset(
             config.dataset,
             data_dir=config.data_dir,
             archive=config.archive,
             image_size=config.image_size,
             cache_dir=cache_dir,
+            loading=loading,
+            native=config.image_decoder == "native",
         )
+
+    loading = config.data_loading
+    if loading == "auto" and recorded is not None:
+        loading = "stream" if recorded.startswith(STREAMED) else "memory"
+    dataset = load(loading) if processes.is_main else None
+    streams = processes.of_main(lambda: dataset is not None and dataset.is_streamed)
+    return dataset or load("stream" if streams else "memory")
+
+
+def _load(
+    config: ConfigDict, dataset: Dataset, parallel: DataParallel
+) -> tuple[DataInfo, TrainBatches, dict[str, tuple[Any, Any]]]:
+    """Training batches, and the images and labels to evaluate on by split."""
     check_image_size(config, dataset.image_shape)
-    digest = dataset.digest
+    digest, share = dataset.digest, config.eval_crop
     dataset = dataset.first(config.train_images, config.test_images)
-    splits = {"test": (dataset.test_images, dataset.test_labels)}
+    splits = {"test": (middle(dataset.test_images, share), dataset.test_labels)}
     if config.validation_split:
         dataset, images, labels = dataset.split_validation(config.validation_split, config.seed)
-        splits["val"] = images, labels
+        splits["val"] = middle(images, share), labels
     steps_per_dispatch = config.steps_per_dispatch or choose_steps_per_dispatch(
         parallel.platform,
         len(dataset.train_labels) // config.batch_size,
-        config.batch_size * dataset.train_images[0].nbytes,
+        config.batch_size * math.prod(dataset.image_shape),
     )
     batches = TrainBatches(
         dataset.train_images,
@@ -209,6 +237,8 @@ def _load(
             trivial_augment=config.trivial_augment,
             cutout=config.cutout,
             mean=config.mean,
+            resized_crop=config.resized_crop,
+            native=config.image_decoder == "native",
         ),
         drop_last=config.drop_last,
         steps_per_chunk=steps_per_dispatch,

@@ -67,7 +67,7 @@ class Asker:
     def __init__(self, workdir: Path, port: int) -> None:
         model = flax_resnet.load(workdir)
         height, width, _ = model.image_shape
-        image = resize_and_crop(decode_image(io.BytesIO(PICTURE)), height, width)
+        image = resize_and_crop(decode_image(PICTURE, ""), height, width)
         scores = model.probabilities(image[None])[0]
         self._best = [model.class_names[i] for i in np.argsort(-scores)[:5]]
         self._scores = np.sort(scores)[::-1][:5]

@@ -1,5 +1,7 @@
 """Reads a dataset from a folder of image files: train/CLASS/*.png and test/CLASS/*.png."""
 
+import dataclasses
+import hashlib
 import itertools
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -7,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from flax_resnet.data.cache import Identity, folder_state
-from flax_resnet.data.dataset import Dataset, make_dataset
+from flax_resnet.data.dataset import Dataset, make_dataset, make_streamed
 from flax_resnet.data.image_arrays import check_memory
-from flax_resnet.data.image_files import read_image, resize_and_crop
+from flax_resnet.data.image_files import read_bytes, read_image, resize_and_crop
 from flax_resnet.data.names import check_name
+from flax_resnet.data.streaming import StreamedImages
 from flax_resnet.process.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".gif")
@@ -44,18 +47,8 @@ def read_folder(folder: Path, image_size: int | None) -> Dataset:
     Raises:
         UserError: a folder or image is missing, corrupt or of another size; it is named.
     """
-    train, test = _class_files(folder, "train"), _class_files(folder, "test")
-    class_names = tuple(train)
-    unknown = sorted(set(test) - set(train))
-    if unknown:
-        raise UserError(
-            f"{folder}/test/{unknown[0]}: no such class in {folder}/train; add it there",
-            code="unknown",
-            field=str(folder),
-        )
-    listed = [_in_turns(split, class_names) for split in (train, test)]
-    first_image = read_image(listed[0][0][0])
-    height, width = first_image.shape[:2] if image_size is None else (image_size, image_size)
+    class_names, listed = _listed(folder)
+    height, width = _size(listed, image_size)
     check_memory(str(folder), len(listed[0]) + len(listed[1]), (height, width))
     images = [
         _read_images([path for path, _ in split], (height, width), image_size) for split in listed
@@ -66,8 +59,81 @@ def read_folder(folder: Path, image_size: int | None) -> Dataset:
         (labels[0], labels[1]),
         class_names,
         origin=str(folder),
-        source=f"{folder.absolute().name} (folder, {folder.absolute()})",
+        source=_source(folder),
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Files:
+    """Image files by number."""
+
+    paths: tuple[str, ...]  # a Path takes several times the memory of its text
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def read(self, number: int) -> bytes:
+        """The content of a file."""
+        return read_bytes(self.paths[number])
+
+    def name(self, number: int) -> str:
+        """Its path."""
+        return self.paths[number]
+
+
+def stream_folder(folder: Path, image_size: int | None, native: bool = False) -> Dataset:
+    """The images that `read_folder` reads, left on disk.
+
+    Raises:
+        UserError: a folder is missing, or the first image cannot be read.
+    """
+    class_names, listed = _listed(folder)
+    size = _size(listed, image_size)
+    content = hashlib.sha256()
+    for path, _ in (*listed[0], *listed[1]):
+        content.update(f"{path.relative_to(folder)} {path.stat().st_size}\n".encode())
+    train, test = (
+        StreamedImages(
+            Files(tuple(str(path) for path, _ in split)),
+            np.arange(len(split)),
+            size,
+            keeps_size=image_size is None,
+            native=native,
+        )
+        for split in listed
+    )
+    labels = [np.array([label for _, label in split], np.int32) for split in listed]
+    return make_streamed(
+        (train, test),
+        (labels[0], labels[1]),
+        class_names,
+        content=content.hexdigest(),
+        source=_source(folder),
+    )
+
+
+def _source(folder: Path) -> str:
+    return f"{folder.absolute().name} (folder, {folder.absolute()})"
+
+
+def _listed(folder: Path) -> tuple[tuple[str, ...], list[list[tuple[Path, int]]]]:
+    """The classes, and file and label of each training and each test image, in order."""
+    train, test = _class_files(folder, "train"), _class_files(folder, "test")
+    class_names = tuple(train)
+    unknown = sorted(set(test) - set(train))
+    if unknown:
+        raise UserError(
+            f"{folder}/test/{unknown[0]}: no such class in {folder}/train; add it there",
+            code="unknown",
+            field=str(folder),
+        )
+    return class_names, [_in_turns(split, class_names) for split in (train, test)]
+
+
+def _size(listed: list[list[tuple[Path, int]]], image_size: int | None) -> tuple[int, int]:
+    """(height, width) of the images, by the first of them where it is not set."""
+    height, width, _ = read_image(listed[0][0][0]).shape
+    return (height, width) if image_size is None else (image_size, image_size)
 
 
 def _class_files(folder: Path, split: str) -> dict[str, list[Path]]:

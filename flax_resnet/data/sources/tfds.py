@@ -1,17 +1,23 @@
 """Finds, prepares and reads an image-classification set of TensorFlow Datasets (tfds)."""
 
+import contextlib
 import dataclasses
 import fnmatch
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from flax_resnet.data.cache import Identity, folder_state
-from flax_resnet.data.dataset import Dataset, make_dataset
+from flax_resnet.data.dataset import Dataset, make_dataset, make_streamed
 from flax_resnet.data.image_arrays import check_memory
+from flax_resnet.data.sources.records import FORMATS, open_records
 from flax_resnet.data.sources.tfds_download import download_tfds, import_tensorflow, missing_package
 from flax_resnet.data.sources.tfds_reader import TfdsReader
+from flax_resnet.data.streaming import StreamedImages
 from flax_resnet.process.errors import UserError, reason
 from flax_resnet.process.files import read_text
 from flax_resnet.process.paths import expand_user
@@ -88,13 +94,22 @@ def _default_config(folder: Path) -> str | None:
         return None
 
 
-def prepare_tfds(name: str, data_dir: Path, image_size: int | None) -> Prepared:
-    """Finds a set on disk or downloads it; see `find_prepared` and `download_tfds`."""
+def prepare_tfds(
+    name: str, data_dir: Path, image_size: int | None, streams: bool = False
+) -> Prepared:
+    """Finds a set on disk or downloads it; see `find_prepared` and `download_tfds`.
+
+    Args:
+        name: of the set.
+        data_dir: tfds's folder of prepared sets.
+        image_size: side in pixels to which the images are to be resized.
+        streams: whether the images may stay on disk.
+    """
     prepared = find_prepared(name, data_dir)
     if prepared is not None:
         return prepared
     if name.split("/")[0].split(":")[0] == "imagenet2012":
-        _check_imagenet(image_size)
+        _check_imagenet(image_size, streams)
     download_tfds(name, data_dir)
     prepared = find_prepared(name, data_dir)
     if prepared is None:
@@ -106,11 +121,12 @@ def prepare_tfds(name: str, data_dir: Path, image_size: int | None) -> Prepared:
     return prepared
 
 
-def _check_imagenet(image_size: int | None) -> None:
+def _check_imagenet(image_size: int | None, streams: bool) -> None:
     what, side = "imagenet2012", image_size
     if side is None:
         what, side = f"{what} (at 224, as config.image_size is not set)", 224
-    check_memory(what, _IMAGENET_NUM_IMAGES, (side, side))
+    if not streams:
+        check_memory(what, _IMAGENET_NUM_IMAGES, (side, side))
     if image_size is None:
         raise UserError(
             "imagenet2012: its images differ in size; set config.image_size",
@@ -147,7 +163,7 @@ def read_tfds(name: str, prepared: Prepared, image_size: int | None) -> Dataset:
             does not fit in memory.
     """
     import_tensorflow()
-    try:
+    with _faults_of(name, prepared):
         reader = TfdsReader(name, prepared.full_name, str(prepared.data_dir), image_size)
         reader.check_features()
         splits = reader.splits()
@@ -158,6 +174,73 @@ def read_tfds(name: str, prepared: Prepared, image_size: int | None) -> Dataset:
             reader.read(split, size, shape) for split, size in zip(splits, sizes, strict=True)
         )
         class_names = tuple(reader.info.features["label"].names)
+    source = f"{name} (tfds, {prepared.folder})"
+    return make_dataset(
+        (train, test), (train_labels, test_labels), class_names, origin=name, source=source
+    )
+
+
+def stream_tfds(
+    name: str, prepared: Prepared, image_size: int | None, cache_dir: Path, native: bool = False
+) -> Dataset:
+    """The images that `read_tfds` reads, left in their files; without TensorFlow.
+
+    PNGs are the same pixels; JPEGs are decoded by another version of the same library.
+
+    Args:
+        name: what to call it.
+        prepared: where it is.
+        image_size: see `read_tfds`.
+        cache_dir: keeps where each record is, and its label.
+        native: see `decode_box`.
+
+    Raises:
+        UserError: the set has no labeled images, lacks a split, is corrupt, or has files of a
+            format without random access.
+    """
+    with _faults_of(name, prepared):
+        reader = TfdsReader(name, prepared.full_name, str(prepared.data_dir), image_size)
+        reader.check_features()
+        file_format = reader.info.file_format.value
+        if file_format not in FORMATS:
+            raise UserError(
+                f"dataset {name!r} is in {file_format} files, of which images cannot be read one "
+                f"by one: prepare it as {' or '.join(FORMATS)}",
+                field="config.data_loading",
+            )
+        key = identify_tfds(name, prepared, None).key
+        images, labels, digests = [], [], []
+        for split in reader.splits():
+            info = reader.info.splits[split]
+            files = [Path(path) for path in info.filepaths]
+            cached = cache_dir / "indexes" / f"{prepared.folder.parent.name}-{split}-{key}.npz"
+            records, index = open_records(files, file_format, info.num_examples, cached)
+            images.append(
+                StreamedImages(
+                    records,
+                    np.arange(info.num_examples),
+                    reader.image_shape(split),
+                    keeps_size=image_size is None,
+                    native=native,
+                )
+            )
+            labels.append(index.labels)
+            digests.append(index.digest)
+        class_names = tuple(reader.info.features["label"].names)
+    return make_streamed(
+        (images[0], images[1]),
+        (labels[0], labels[1]),
+        class_names,
+        content="".join(digests),
+        source=f"{name} (tfds, {prepared.folder})",
+    )
+
+
+@contextlib.contextmanager
+def _faults_of(name: str, prepared: Prepared) -> Iterator[None]:
+    """Makes an error in reading a set one of the user's."""
+    try:
+        yield
     except UserError:
         raise
     except ImportError as error:  # the reader of a file format, array_record for one
@@ -170,7 +253,3 @@ def read_tfds(name: str, prepared: Prepared, image_size: int | None) -> Dataset:
             code="unreadable",
             field=str(prepared.folder),
         ) from error
-    source = f"{name} (tfds, {prepared.folder})"
-    return make_dataset(
-        (train, test), (train_labels, test_labels), class_names, origin=name, source=source
-    )

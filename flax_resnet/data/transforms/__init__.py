@@ -4,6 +4,7 @@ from flax_resnet.data.transforms.color_jitter import ColorJitter
 from flax_resnet.data.transforms.crop import PadMode, RandomCrop
 from flax_resnet.data.transforms.cutout import Cutout
 from flax_resnet.data.transforms.flip import RandomFlip
+from flax_resnet.data.transforms.resized_crop import RandomResizedCrop
 from flax_resnet.data.transforms.transform import Transform
 from flax_resnet.data.transforms.trivial_augment import TrivialAugment
 
@@ -18,6 +19,8 @@ def build_transforms(
     trivial_augment: bool = False,
     cutout: int = 0,
     mean: tuple[float, ...] = (0.0, 0.0, 0.0),
+    resized_crop: float | None = None,
+    native: bool = False,
 ) -> tuple[Transform, ...]:
     """The transforms that are turned on, in the order in which they are applied.
 
@@ -30,8 +33,12 @@ def build_transforms(
       trivial_augment: whether each image gets one operation of TrivialAugment's.
       cutout: side of the square to cover; 0: none.
       mean: color of that square, in [0, 1].
+      resized_crop: smallest area of a random resized crop, as a share of the image's; None: none.
+      native: make that crop by OpenCV.
     """
     transforms: list[Transform] = []
+    if resized_crop is not None:
+        transforms.append(RandomResizedCrop(resized_crop, native))
     if flip:
         transforms.append(RandomFlip(alternating))
     if crop_padding:
