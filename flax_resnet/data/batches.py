@@ -14,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Bool, Int32, Int64, UInt8
 
-from flax_resnet.data.streaming import Images
+from flax_resnet.data.streaming import PART, Images, StreamedImages
 from flax_resnet.data.transforms.table import ImageTable
 from flax_resnet.data.transforms.transform import Transform, stream
 from flax_resnet.process.machine import usable_cores
@@ -86,6 +86,7 @@ class TrainBatches:
         self._transforms = tuple(transforms)
         self._table = ImageTable(images, transforms)
         self._image_shape = images.shape[1:]
+        self._part = PART if isinstance(images, StreamedImages) else _PART
         self._pool = concurrent.futures.ThreadPoolExecutor(usable_cores(), "augment")
 
     @property
@@ -154,15 +155,15 @@ class TrainBatches:
         self, index: Int64[np.ndarray, " b"], draws: Sequence[np.ndarray]
     ) -> UInt8[np.ndarray, "b height width channels"]:
         """The images at `index` as drawn; many of them in parts, by several threads."""
-        if len(index) <= _PART:
+        if len(index) <= self._part:
             return self._table.batch(index, draws)
         augmented = np.empty((len(index), *self._image_shape), np.uint8)
 
         def augment(first: int) -> None:
-            part = slice(first, first + _PART)
+            part = slice(first, first + self._part)
             augmented[part] = self._table.batch(index[part], [drawn[part] for drawn in draws])
 
-        list(self._pool.map(augment, range(0, len(index), _PART)))
+        list(self._pool.map(augment, range(0, len(index), self._part)))
         return augmented
 
 

@@ -33,14 +33,15 @@ def resize_box(
     size: tuple[int, int],
     native: bool = False,
 ) -> UInt8[np.ndarray, "_ _ 3"]:
-    """Resizes a part of an RGB image, with antialiasing where it shrinks.
+    """Resizes a part of an RGB image.
 
     Args:
         image: 8-bit RGB pixels.
         box: the part.
         size: (height, width) of the result.
-        native: by OpenCV, the mean of the pixels under each new one; else by Pillow, weights that
-            fall off linearly. Both interpolate linearly where the part grows.
+        native: by OpenCV, which interpolates linearly, and where the part shrinks to less than
+            half takes the mean of the pixels under each new one; else by Pillow, linearly, with
+            antialiasing.
     """
     top, left, height, width = box
     new_height, new_width = size
@@ -52,8 +53,8 @@ def resize_box(
         return np.array(part)
     if native:
         cv2, _ = native_packages()
-        shrinks = height > new_height or width > new_width
-        how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        skips = height > 2 * new_height or width > 2 * new_width  # pixels, if linear
+        how = cv2.INTER_AREA if skips else cv2.INTER_LINEAR
         return cv2.resize(np.asarray(part), (new_width, new_height), interpolation=how)
     small = Image.fromarray(part) if isinstance(part, np.ndarray) else part
     return np.asarray(small.resize((new_width, new_height), Image.Resampling.BILINEAR))
@@ -126,10 +127,9 @@ def decode_native(
     """`decode_reduced` by simplejpeg; by Pillow whatever is not an ordinary JPEG, or is damaged."""
     _, simplejpeg = native_packages()
     try:
-        if data.startswith(b"\xff\xd8\xff") and not _is_turned(data):
+        if data.startswith(b"\xff\xd8\xff") and (_is_plain(data) or not _is_turned(data)):
             height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
             check_pixels((width, height))
-            check_scans(data)
             if colors in ("YCbCr", "Gray"):
                 k = reduce(height, width)
                 sides = {"min_height": -(-height // k), "min_width": -(-width // k)}
@@ -139,8 +139,17 @@ def decode_native(
     return decode_reduced(data, reduce)
 
 
+def _is_plain(data: bytes) -> bool:
+    """Whether a JPEG has neither EXIF nor many scans, from its head: searching all takes longer."""
+    head = data[:4096]
+    head = head[: head.find(b"\xff\xda")]
+    is_baseline = b"\xff\xc0" in head and b"\xff\xc2" not in head
+    return is_baseline and b"Exif" not in head
+
+
 def _is_turned(data: bytes) -> bool:
-    """Whether a JPEG's EXIF may ask for it to be turned."""
+    """Whether a JPEG's EXIF asks for it to be turned; refuses one with too many scans."""
+    check_scans(data)
     if data.find(b"Exif\0\0", 0, 1 << 16) < 0:
         return False
     exif = Image.Exif()

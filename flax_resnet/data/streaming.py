@@ -14,7 +14,7 @@ from flax_resnet.data.transforms.resized_crop import RandomResizedCrop
 from flax_resnet.process.errors import UserError, reason
 from flax_resnet.process.machine import usable_cores
 
-_PART = 8  # images a thread takes at a time: long enough beside the hand-over, short beside a batch
+PART = 8  # images a thread takes at a time: long enough beside the hand-over, short beside a batch
 
 
 @runtime_checkable  # for beartype, in tests
@@ -119,11 +119,14 @@ class StreamedImages:
         images = np.empty((num, *self.size, 3), np.uint8)
 
         def fill(first: int) -> None:
-            part = slice(first, first + _PART)
+            part = slice(first, first + PART)
             for place, each in enumerate(zip(*(a[part] for a in arguments), strict=True), first):
                 images[place] = read(*each)
 
-        list(_threads().map(fill, range(0, num, _PART)))
+        if num <= PART:  # by the caller, which may be a thread among several
+            fill(0)
+        else:
+            list(_threads().map(fill, range(0, num, PART)))
         return images
 
 
