@@ -3,8 +3,10 @@
 A chunk holds the batches of consecutive steps that the device takes in one dispatch.
 """
 
+import collections
 import concurrent.futures
 import dataclasses
+import functools
 import itertools
 import queue
 import threading
@@ -86,7 +88,9 @@ class TrainBatches:
         self._transforms = tuple(transforms)
         self._table = ImageTable(images, transforms)
         self._image_shape = images.shape[1:]
-        self._part = PART if isinstance(images, StreamedImages) else _PART
+        streams = isinstance(images, StreamedImages)
+        self._part = PART if streams else _PART
+        self._starters = concurrent.futures.ThreadPoolExecutor(2, "chunk") if streams else None
         self._pool = concurrent.futures.ThreadPoolExecutor(usable_cores(), "augment")
 
     @property
@@ -125,8 +129,24 @@ class TrainBatches:
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Chunk]:
         """The chunks of an epoch (counted from 0), starting at its step `first_step`."""
         plan = self.plan(epoch)
-        for start, stop in self.chunk_bounds(first_step):
-            yield self.chunk(plan, start, stop)
+        for make in self._in_turn(plan, first_step):
+            yield make()
+
+    def _in_turn(self, plan: EpochPlan, first_step: int) -> Iterator[Callable[[], Chunk]]:
+        """What makes each chunk; of streamed images, the next one is begun before it is asked for.
+
+        Otherwise threads that are done with a chunk would wait for the slowest of them.
+        """
+        bounds = self.chunk_bounds(first_step)
+        if self._starters is None:
+            yield from (functools.partial(self.chunk, plan, *each) for each in bounds)
+            return
+        begun: collections.deque[concurrent.futures.Future[Chunk]] = collections.deque()
+        for each in bounds:
+            begun.append(self._starters.submit(self.chunk, plan, *each))
+            if len(begun) > 1:
+                yield begun.popleft().result
+        yield from (chunk.result for chunk in begun)
 
     def plan(self, epoch: int) -> EpochPlan:
         """Order and augmentation of an epoch."""

@@ -14,7 +14,7 @@ from flax_resnet.data.transforms.resized_crop import RandomResizedCrop
 from flax_resnet.process.errors import UserError, reason
 from flax_resnet.process.machine import usable_cores
 
-PART = 8  # images a thread takes at a time: long enough beside the hand-over, short beside a batch
+PART = 4  # images a thread takes at a time: long enough beside the hand-over, short beside a batch
 
 
 @runtime_checkable  # for beartype, in tests
