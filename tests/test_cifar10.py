@@ -38,7 +38,7 @@ def test_the_set_is_whole_and_an_epoch_is_the_papers_391_steps():
 
 def test_the_papers_mean_is_that_of_the_images():
     config = load_config(ROOT / "configs/revised.py")
-    mean = load_dataset("cifar10").train_images.mean((0, 1, 2)) / 255
+    mean = np.asarray(load_dataset("cifar10").train_images).mean((0, 1, 2)) / 255
     np.testing.assert_allclose(mean, config.mean, atol=0.002)
 
 

@@ -22,7 +22,7 @@ from tests.conftest import ROOT
 def digit(tmp_path: Path) -> Path:
     """A training image of the tiny run, as a file."""
     path = tmp_path / "digit.png"
-    Image.fromarray(load_dataset("digits").train_images[0]).save(path)
+    Image.fromarray(np.asarray(load_dataset("digits").train_images)[0]).save(path)
     return path
 
 

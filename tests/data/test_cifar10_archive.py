@@ -13,10 +13,10 @@ def test_archive_is_parsed_into_rgb_images_in_order(tmp_path):
     digest = write_archive(path, extra={"../../evil.bin": b"not to be touched"})
     dataset = read_cifar10_archive(path, sha256=digest, images_per_file=2)
     assert dataset.train_images.shape == (10, 32, 32, 3)
-    assert dataset.train_images[:, 0, 0, 0].tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
-    assert (dataset.test_images[..., 0] == 5).all()
-    assert (dataset.train_images[..., 1] == 100).all()
-    assert (dataset.train_images[..., 2] == np.arange(32)).all()
+    assert np.asarray(dataset.train_images)[:, 0, 0, 0].tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    assert (np.asarray(dataset.test_images)[..., 0] == 5).all()
+    assert (np.asarray(dataset.train_images)[..., 1] == 100).all()
+    assert (np.asarray(dataset.train_images)[..., 2] == np.arange(32)).all()
     assert dataset.train_labels.tolist() == [0, 1] * 5
     assert dataset.class_names == ("airplane", "ship")
     small = read_cifar10_archive(path, 8, sha256=digest, images_per_file=2)

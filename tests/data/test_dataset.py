@@ -12,7 +12,7 @@ def test_validation_images_are_held_out_of_the_training_images(tmp_path):
     )
     dataset = load(tmp_path / "a.npz", tmp_path)
     rest, images, labels = dataset.split_validation(3, seed=1)
-    held_out, kept = images[:, 0, 0, 0], rest.train_images[:, 0, 0, 0]
+    held_out, kept = np.asarray(images)[:, 0, 0, 0], np.asarray(rest.train_images)[:, 0, 0, 0]
     assert sorted([*held_out, *kept]) == list(range(10)) and len(held_out) == 3
     np.testing.assert_array_equal(labels, held_out % 3)
     np.testing.assert_array_equal(rest.train_labels, kept % 3)

@@ -24,8 +24,9 @@ def test_npz_grey_becomes_three_equal_channels(tmp_path, shape):
     grey = np.random.RandomState(0).randint(0, 256, (10, *shape)).astype(np.uint8)
     write_npz(tmp_path / "a.npz", x_train=grey)
     dataset = load(tmp_path / "a.npz", tmp_path)
+    images = np.asarray(dataset.train_images)
     for channel in range(3):
-        np.testing.assert_array_equal(dataset.train_images[..., channel], grey.reshape(10, 4, 4))
+        np.testing.assert_array_equal(images[..., channel], grey.reshape(10, 4, 4))
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.uint64])

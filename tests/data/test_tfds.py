@@ -128,7 +128,7 @@ def test_prepared_set_of_any_file_format_is_read(tfds_dir, tmp_path, name, pixel
     start = time.monotonic()
     dataset = load(name, tmp_path, data_dir=str(tfds_dir))
     assert time.monotonic() - start < 10
-    assert dataset.train_images[:, 0, 0, 0].tolist() == [pixel + i for i in range(6)]
+    assert np.asarray(dataset.train_images)[:, 0, 0, 0].tolist() == [pixel + i for i in range(6)]
     assert dataset.test_labels.tolist() == [0, 1, 0, 1]
     assert dataset.class_names == ("no", "yes") and str(tfds_dir) in dataset.source
 
@@ -137,7 +137,7 @@ def test_grey_set_and_validation_split_are_read(tfds_dir, tmp_path, monkeypatch)
     monkeypatch.setenv("TFDS_DATA_DIR", str(tfds_dir))
     dataset = load("grey", tmp_path)
     assert dataset.test_images.shape == (3, 8, 8, 3)
-    assert dataset.test_images[2, 0, 0].tolist() == [2, 2, 2]
+    assert np.asarray(dataset.test_images)[2, 0, 0].tolist() == [2, 2, 2]
 
 
 def test_set_with_images_of_many_sizes_needs_image_size(tfds_dir, tmp_path):
@@ -145,7 +145,7 @@ def test_set_with_images_of_many_sizes_needs_image_size(tfds_dir, tmp_path):
     assert (error.code, error.field) == ("conflict", "config.image_size")
     dataset = load("ragged", tmp_path, data_dir=str(tfds_dir), image_size=5)
     assert dataset.train_images.shape == (6, 5, 5, 3)
-    assert dataset.train_images[:, 0, 0, 0].tolist() == list(range(6))
+    assert np.asarray(dataset.train_images)[:, 0, 0, 0].tolist() == list(range(6))
 
 
 def test_set_without_a_needed_part_is_refused(tfds_dir, tmp_path, monkeypatch):

@@ -138,7 +138,7 @@ def test_other_splits_and_data_sets(tiny_run, tmp_path, capsys):
     digits = load_dataset("digits")
     order = [3, 1, 0, 2, 4, 5, 6, 7, 8, 9]  # the same classes in another order
     place = np.argsort(order)
-    small = digits.test_images[:40, ::2, ::2]  # of another size
+    small = np.asarray(digits.test_images)[:40, ::2, ::2]  # of another size
     np.savez(
         tmp_path / "other.npz", x_train=small, y_train=digits.test_labels[:40],
         x_test=small, y_test=place[digits.test_labels[:40]],

@@ -64,7 +64,7 @@ def test_a_picture_of_any_size_is_resized_as_predict_does(served, model):
 
 
 def test_saliency_is_grad_cam_of_each_class(served, model):
-    image = load_dataset("digits").test_images[5]
+    image = np.asarray(load_dataset("digits").test_images)[5]
     _, found = served.predict(png(image), "?saliency")
     np.testing.assert_array_equal(pixels_of(found["image"]), image)
     classes = np.array([int(p["class"]) for p in found["predictions"]])

@@ -34,7 +34,7 @@ def page(browser: Page, served) -> Page:
 @pytest.fixture
 def digit(tmp_path: Path) -> Path:
     path = tmp_path / "digit.png"
-    Image.fromarray(load_dataset("digits").test_images[3]).save(path)
+    Image.fromarray(np.asarray(load_dataset("digits").test_images)[3]).save(path)
     return path
 
 

@@ -9,7 +9,6 @@ SIGTERM must end the process in time.
 
 import contextlib
 import dataclasses
-import io
 import json
 import re
 import subprocess
