@@ -56,11 +56,25 @@ def _relu(x: jax.Array) -> jax.Array:
     return jnp.where(x <= 0, jnp.zeros((), x.dtype), x)
 
 
+def _in_float32(activation: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
+    """An activation of several operations, not rounded in between, as PyTorch's.
+
+    Its gradient computes it again from the input, which takes less time than to write and read
+    the values in between.
+    """
+
+    @jax.checkpoint
+    def compute(x: jax.Array) -> jax.Array:
+        return activation(x.astype(jnp.promote_types(x.dtype, jnp.float32))).astype(x.dtype)
+
+    return compute
+
+
 # PyTorch's GELU is the exact one, linen's default its approximation by tanh.
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": _relu,
-    "gelu": functools.partial(nn.gelu, approximate=False),
-    "silu": nn.silu,
+    "gelu": _in_float32(functools.partial(nn.gelu, approximate=False)),
+    "silu": _in_float32(nn.silu),
 }
 
 

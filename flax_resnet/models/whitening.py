@@ -62,7 +62,33 @@ class WhiteningConv(nn.Module):
             ((0, 0), (0, 0)),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
-        return y + bias.astype(self.dtype)
+        return add_bias(y, bias)
+
+
+@jax.custom_vjp
+def add_bias(
+    x: Float[Array, "batch height width features"], bias: Float[Array, " features"]
+) -> Float[Array, "batch height width features"]:
+    """The sum in the dtype of `x`; the bias's gradient is summed in the bias's own."""
+    return (x + bias).astype(x.dtype)
+
+
+def _add_bias_forward(x: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return add_bias(x, bias), bias
+
+
+def _add_bias_backward(bias: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+    # A sum, as a product: XLA's CPU backend takes the operations before a sum into it, slowly.
+    summed = lax.dot_general(
+        jnp.ones(dy.shape[:3], dy.dtype),
+        dy,
+        ((range(3), range(3)), ((), ())),
+        preferred_element_type=bias.dtype,
+    )
+    return dy, summed
+
+
+add_bias.defvjp(_add_bias_forward, _add_bias_backward)
 
 
 def whitening_filters(

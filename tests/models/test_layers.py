@@ -108,6 +108,15 @@ def test_activations_are_pytorchs(name):
     np.testing.assert_allclose(ACTIVATIONS[name](jnp.asarray(x)), theirs.numpy(), atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["gelu", "silu"])
+def test_smooth_activations_are_rounded_once(name):
+    x = jnp.linspace(-4, 4, 99).astype(jnp.bfloat16)
+    exact = jax.vmap(jax.value_and_grad(ACTIVATIONS[name]))(x.astype(jnp.float32))
+    rounded = jax.vmap(jax.value_and_grad(ACTIVATIONS[name]))(x)
+    for got, expected in zip(rounded, exact, strict=True):
+        np.testing.assert_array_equal(got, expected.astype(jnp.bfloat16))
+
+
 def test_relu_is_linens_with_its_gradient_and_passes_nan():
     x = jnp.array([-1.0, -0.0, 0.0, 2.0, jnp.nan])
     ours, linens = (jax.vmap(jax.value_and_grad(f))(x) for f in (ACTIVATIONS["relu"], nn.relu))

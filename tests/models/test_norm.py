@@ -143,6 +143,25 @@ def test_the_variance_keeps_its_digits_far_from_zero(ratio):
     np.testing.assert_allclose(out, expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("distance", [0, 30])
+def test_sums_of_bfloat16_images_are_as_exact_as_the_images(distance):
+    """Against float64, of the rounded images; a mean of 30 standard deviations is extreme."""
+    images = jax.random.normal(KEY, (64, 8, 8, 3), jnp.float32).astype(jnp.bfloat16) + distance
+    weights = np.asarray(jax.random.normal(jax.random.key(1), images.shape), np.float64)
+    variables = initialized(BatchNorm(), channels=3)
+
+    def gradient(norm: BatchNorm, images: jax.Array) -> Any:
+        def loss(params: Any) -> jax.Array:
+            return (weights * train(norm, variables | {"params": params}, images)[0]).sum()
+
+        return jax.grad(loss)(variables["params"])
+
+    ours = gradient(BatchNorm(), images)
+    with jax.enable_x64(True):
+        exact = gradient(BatchNorm(param_dtype=jnp.float64), images.astype(jnp.float64))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=0.02), ours, exact)
+
+
 def test_the_running_mean_changes_neither_output_nor_gradients_in_train_mode():
     images, weights = jax.random.normal(KEY, (2, 16, 4, 4, 3))
     norm = BatchNorm()

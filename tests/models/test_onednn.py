@@ -104,12 +104,14 @@ def test_other_shapes(shape, features, size, strides, padding):
 @needs_onednn
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
-    ("batch", "chunked", "strides"), [(16, True, 1), (10, True, 2), (11, False, 1)]
+    ("batch", "chunked", "strides"),
+    [(16, True, 1), (40, True, 2), (11, False, 1), (10, False, 2)],
 )
 def test_the_kernels_gradient_in_chunks(batch, chunked, strides, dtype, monkeypatch):
     if dtype == "bfloat16" and probe.onednn_speedup(dtype, default_cache_dir()) == 0:
         pytest.skip("no bfloat16 here")
     monkeypatch.setattr(onednn, "UNCUT_BYTES", 0)
+    monkeypatch.setattr(onednn, "CHUNK_PIXELS", 320)  # 8 images of 8x8, 20 of 4x4
     x, dy = (jnp.zeros((batch, side, side, 4), dtype) for side in (8, 8 // strides))
     gradient = functools.partial(onednn.kernel_gradient, strides=strides, padding=1, size=3)
     assert ("scan" in str(jax.make_jaxpr(gradient)(x, dy))) == chunked

@@ -15,10 +15,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-# Images in a chunk of a kernel's gradient, and bytes up to which there is only one. Of 4 to 128
-# images, 8 took the least time, or within 15% of it, on two cores of an AMD EPYC (Zen 5: 1 MiB of
-# L2 cache each) at a batch of 128, with 3 to 256 channels of 32x32 to 8x8 pixels.
+# Images in a chunk of a kernel's gradient, at least, and as many more as have so many pixels: each
+# chunk also adds up a whole kernel. Of 4 to 200 images, these took the least time or within 15% of
+# it, on two cores of an AMD EPYC (Zen 5: 1 MiB of L2 cache each) at batches of 128 and 2,000, with
+# 3 to 512 channels of 32x32 to 3x3 pixels. Up to UNCUT_BYTES there is only one chunk.
 CHUNK_IMAGES = 8
+CHUNK_PIXELS = 2048
 MIN_CHUNK_IMAGES = 4
 UNCUT_BYTES = 6 << 20
 
@@ -169,8 +171,10 @@ def kernel_gradient(
         by_pixel = dy.transpose(1, 2, 0, 3)[:, :, None]
         return convolve(images, by_pixel, [*pads, (0, 0)], dilation=strides)[0]
 
-    chunk = largest_divisor(x.shape[0], CHUNK_IMAGES)
-    if chunk < MIN_CHUNK_IMAGES or x.nbytes + dy.nbytes <= UNCUT_BYTES:
+    chunk_images = max(CHUNK_IMAGES, CHUNK_PIXELS // (dy.shape[1] * dy.shape[2]))
+    chunk = largest_divisor(x.shape[0], chunk_images)
+    is_small = chunk == x.shape[0] or x.nbytes + dy.nbytes <= UNCUT_BYTES
+    if chunk < MIN_CHUNK_IMAGES or is_small:
         return of_chunk(x, dy)
 
     def add_chunk(index: jax.Array, total: jax.Array) -> jax.Array:
