@@ -1,8 +1,10 @@
-"""The paper's recipe in PyTorch, which the report compares with."""
+"""Recipes in PyTorch, which the report and the documentation compare with."""
 
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from flax_resnet.runs.metrics_log import Row, read_metrics
@@ -28,3 +30,23 @@ def test_it_learns_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     train(1, "resumed")
     resumed = train(2, "resumed")
     assert resumed[1]["test_loss"] == pytest.approx(whole[1]["test_loss"], rel=1e-2)
+
+
+def test_airbench94_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from benchmarks.torch_recipe import main
+
+    rng = np.random.default_rng(0)
+    patterns, labels = rng.integers(0, 200, (10, 32, 32, 3)), np.arange(600) % 10
+    images = (patterns[labels] + rng.integers(0, 56, (600, 32, 32, 3))).astype(np.uint8)
+    arrays: Any = {"x_train": images[:400], "x_test": images[400:]}
+    arrays |= {"y_train": labels[:400], "y_test": labels[400:]}
+    np.savez(tmp_path / "patterns.npz", **arrays)
+    argv = f"torch_recipe --config airbench94 --workdir {tmp_path} --config.num_epochs=2"
+    values = [f"dataset={tmp_path}/patterns.npz", "batch_size=40", "crop_padding=0"]
+    small = [*values, "design.stage_channels=(16,16,16)"]
+    monkeypatch.setattr(sys, "argv", [*argv.split(), *(f"--config.{value}" for value in small)])
+    main()
+    first, last = read_metrics(tmp_path / "metrics.jsonl")
+    assert last["test_accuracy"] > 0.9
+    assert abs(last["test_views_accuracy"] - last["test_accuracy"]) < 0.2
+    assert 0 < last["learning_rate"] < first["learning_rate"]
