@@ -4,6 +4,7 @@ import asyncio
 import signal
 import socket
 
+import h11
 import uvicorn
 from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -46,6 +47,10 @@ class _Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._end = self.loop.call_later(CONNECTION_SECONDS, transport.abort)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Keeps the connection of a client that sent a whole request, and then only listens."""
+        return self.conn.their_state in (h11.DONE, h11.MUST_CLOSE)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)

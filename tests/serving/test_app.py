@@ -145,6 +145,19 @@ def test_slow_clients_are_told_or_cut_off(served, monkeypatch):
         assert received[:12] == answer and 0.2 < time.monotonic() - start < 5
 
 
+@pytest.mark.parametrize("more", [b"", b"connection: close\r\n"])
+def test_a_client_may_close_its_half_after_a_whole_request(served, more):
+    picture = png(np.asarray(load_dataset("digits").test_images)[5])
+    length = f"content-length: {len(picture)}\r\n".encode()
+    head = b"POST /predict HTTP/1.1\r\nhost: x\r\n" + more + length + b"\r\n"
+    for sent, answer in [(head + picture, b"HTTP/1.1 200"), (head + picture[:-1], b"")]:
+        with socket.create_connection(("127.0.0.1", served.port), 20) as connection:
+            connection.sendall(sent)
+            connection.shutdown(socket.SHUT_WR)
+            received = b"".join(iter(lambda: connection.recv(1 << 16), b""))  # noqa: B023
+        assert received[:12] == answer
+
+
 def test_one_picture_at_a_time_and_the_page_does_not_wait(monkeypatch):
     monkeypatch.setattr(module, "ANSWER_SECONDS", 0.5)
     release, at_work = threading.Event(), threading.Semaphore(0)
