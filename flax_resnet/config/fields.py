@@ -11,7 +11,7 @@ from flax_resnet.models.layers import ACTIVATIONS, KERNEL_INITS
 from flax_resnet.optim.optimizers import OPTIMIZERS
 from flax_resnet.optim.schedules import SCHEDULES
 
-FORMAT = 3  # of a run's config.json; a file without a number is of format 1
+FORMAT = 4  # of a run's config.json; a file without a number is of format 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -281,7 +281,7 @@ _SECTIONS: dict[str, tuple[Field, ...]] = {
         Field(
             "resized_crop", None, optional(number(0.01, 1.0)),
             "random crops of at least this share of the area, resized (ImageNet: 0.08); None: none",
-            since=3,
+            since=4,
         ),
         Field("flip", True, flag(), "mirror half of the training images left to right, at random"),
         Field(
@@ -306,16 +306,16 @@ _SECTIONS: dict[str, tuple[Field, ...]] = {
         ),
         Field(
             "eval_crop", 1.0, number(0.1, 1.0),
-            "share of height and width in the middle that is evaluated (ImageNet: 0.875)", since=3,
+            "share of height and width in the middle that is evaluated (ImageNet: 0.875)", since=4,
         ),
         Field(
             "data_loading", "auto", choice("auto", "memory", "stream"),
             "images in memory or read from disk as needed; auto: in memory if half of it is enough",
-            since=3,
+            since=4,
         ),
         Field(
             "image_decoder", "pillow", choice("pillow", "native"),
-            "of streamed images and resized crops; native: simplejpeg and OpenCV, faster", since=3,
+            "of streamed images and resized crops; native: simplejpeg and OpenCV, faster", since=4,
         ),
         Field("batch_size", 128, integer(1, _MOST), "images per step, over all devices"),
         Field(
