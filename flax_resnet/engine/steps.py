@@ -226,7 +226,10 @@ def _all_finite(tree: Any) -> Bool[Array, ""]:
     The optimizer's part is not implied by the parameters: where the square of a finite gradient
     overflows, Adam divides by infinity, and that weight would never move again.
     """
-    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
+    flags = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)])
+    # XLA turns a reduction of stacked flags into a chain of operations, and computes it again in
+    # the update of each leaf: the program grew with the square of their number. It keeps a sort.
+    return jnp.sort(flags)[0]
 
 
 def _keep_finite(

@@ -10,6 +10,7 @@ import optax
 import pytest
 from flax import linen as nn
 
+from flax_resnet.engine import steps
 from flax_resnet.engine.mesh import DataParallel
 from flax_resnet.engine.state import MetricSums, TrainState, init_state
 from flax_resnet.engine.steps import make_train_step
@@ -228,3 +229,18 @@ def test_averages_are_evaluated_where_there_are_any():
     averages = jax.tree.map(lambda leaf: leaf / 2, dict(state.variables))
     state = dataclasses.replace(state, averages=averages)
     assert state.evaluated is averages and state.variables["params"] is state.params
+
+
+def test_a_program_grows_with_its_parameters_not_with_their_square():
+    def instructions(leaves: int) -> int:
+        def update(old: list[jax.Array], gradients: list[jax.Array]) -> list[jax.Array]:
+            new = [a - 0.1 * b for a, b in zip(old, gradients, strict=True)]
+            finite = steps._all_finite(new)
+            return [jnp.where(finite, a, b) for a, b in zip(new, old, strict=True)]
+
+        arrays = [jnp.zeros(n) for n in range(3, leaves + 3)]
+        text = jax.jit(update).lower(arrays, arrays).compile().as_text()
+        assert text is not None
+        return text.count(" = ")
+
+    assert instructions(120) < 6 * instructions(30)

@@ -45,7 +45,8 @@ class Client:
                     if select.select([connection], [], [], self.pause)[0]:
                         break  # an answer, or the end
                 if self.leaves == "half":
-                    connection.shutdown(socket.SHUT_WR)
+                    with contextlib.suppress(OSError):  # ENOTCONN: the server has reset it
+                        connection.shutdown(socket.SHUT_WR)
                 elif self.leaves == "resets":
                     linger = struct.pack("ii", 1, 0)
                     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
