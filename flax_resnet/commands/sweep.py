@@ -22,6 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, metavar="DIR", help="folder of the runs (default: runs/sweep-CONFIG)"
     )
     parser.add_argument(
+        "--together",
+        action="store_true",
+        help="train the seeds of a setting as one program, for an accelerator that one run of a "
+        "small network leaves idle",
+    )
+    parser.add_argument(
         "--report-only", action="store_true", help="train nothing: report the existing runs"
     )
     parser.set_defaults(overrides=[])
@@ -60,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     signum = None
     if not args.report_only:
         keep_compiled(default_cache_dir())
-        signum = run_sweep(runs, out)
+        signum = run_sweep(runs, out, together=args.together)
     results = read_results(runs, out)
     if not results and signum is None:
         raise UserError(f"{out} has no epoch of these runs yet", code="missing", field="--out")

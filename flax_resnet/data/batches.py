@@ -98,6 +98,10 @@ class TrainBatches:
         """The training images, as they are."""
         return self._table.images
 
+    def share_images(self, other: "TrainBatches") -> None:
+        """Reads the other's images from here on, which must be the same: one copy in memory."""
+        self._table = other._table
+
     @property
     def steps_per_epoch(self) -> int:
         """Batches per epoch, including the short one unless it is dropped."""

@@ -40,6 +40,9 @@ class Evaluator:
     """Evaluates on a fixed set of images, on an accelerator in as few dispatches as it can.
 
     A set that fits into one dispatch stays on the accelerator from its first use on.
+
+    Attributes:
+      steps: the compiled step, which evaluators of the same network may share.
     """
 
     def __init__(
@@ -52,7 +55,7 @@ class Evaluator:
         steps_per_dispatch: int | None = None,
     ) -> None:
         """Takes any batch size: it is rounded up to a multiple of the devices."""
-        self._steps = steps
+        self.steps = steps
         self._parallel = parallel
         self._images = images
         self._labels = labels
@@ -70,7 +73,7 @@ class Evaluator:
         """Compiles the step, unless that is done."""
         sums = self._parallel.replicate(MetricSums.zeros())
         first = next(iter(self._resident() or self._chunks()))
-        self._steps.compile_for(variables, sums, first)
+        self.steps.compile_for(variables, sums, first)
 
     def __call__(
         self, variables: Any, should_stop: Callable[[], bool] = lambda: False
@@ -81,7 +84,7 @@ class Evaluator:
         for chunk in self._resident() or prefetch(self._chunks):
             if should_stop():
                 return None
-            sums, _ = self._steps(variables, sums, chunk)
+            sums, _ = self.steps(variables, sums, chunk)
             in_flight.add(sums)
         sums = jax.device_get(sums)
         images = int(sums.images)
@@ -92,7 +95,7 @@ class Evaluator:
         sums = self._parallel.replicate(MetricSums.zeros())
         parts: list[np.ndarray] = []
         for chunk in self._resident() or prefetch(self._chunks):
-            logits = jax.device_get(self._steps(variables, sums, chunk)[1])
+            logits = jax.device_get(self.steps(variables, sums, chunk)[1])
             parts.append(logits.reshape(-1, logits.shape[-1]))
         return np.concatenate(parts)[: len(self._images)]
 

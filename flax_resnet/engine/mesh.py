@@ -6,10 +6,12 @@ those of several processes, each of which gives its own rows of a batch and runs
 """
 
 import functools
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -137,8 +139,45 @@ class DataParallel:
                 donate=(0,),
             )
         whole = self._jit(train_chunk(function), self.replicated, self.replicated, donate=(0,))
-        hparams = {name: np.asarray(value, np.float32) for name, value in step.hparams.items()}
-        return CompiledSteps(split, whole, self.replicate(hparams))
+        return CompiledSteps(split, whole, self._hparams(step))
+
+    def compile_together(self, step: TrainStep, seeds: Sequence[int]) -> CompiledSteps:
+        """Compiles the training step of runs that differ in their seeds, as one program.
+
+        It takes and returns tuples, with an entry for each run; a chunk has the arrays of each run
+        after those of the one before. If the devices divide the runs, each trains its share of
+        them; otherwise they share each batch.
+        """
+
+        def of_one(
+            seed: Any, state: Any, sums: Any, images: jax.Array, labels: jax.Array, hparams: Any
+        ) -> Any:
+            function = functools.partial(step.function, seed=seed)
+            return train_chunk(function)(state, sums, (images, labels), hparams)
+
+        of_all = jax.vmap(of_one, in_axes=(0, 0, 0, 0, 0, None))
+        if self.num_devices > 1 and len(seeds) % self.num_devices == 0:
+            runs = PartitionSpec(self._axes)
+            specs = (*[runs] * 5, EVERYWHERE)
+            of_all = jax.shard_map(
+                of_all, mesh=self.mesh, in_specs=specs, out_specs=runs, check_vma=False
+            )
+
+        def program(states: Any, sums: Any, arrays: Any, hparams: Any, seeds: jax.Array) -> Any:
+            images, labels = jnp.stack(arrays[::2]), jnp.stack(arrays[1::2])
+            new = of_all(seeds, _stacked(states), _stacked(sums), images, labels, hparams)
+            return tuple(_unstacked(tree, len(states)) for tree in new)
+
+        everywhere = self.replicated
+        inputs = everywhere, everywhere, self._split, everywhere, everywhere
+        split = self._jit(program, inputs, everywhere, donate=(0,))
+        whole = self._jit(program, everywhere, everywhere, donate=(0,))
+        numbers = self.replicate(np.array(seeds, np.uint32))
+        return CompiledSteps(split, whole, self._hparams(step), numbers)
+
+    def _hparams(self, step: TrainStep) -> Any:
+        values = {name: np.asarray(value, np.float32) for name, value in step.hparams.items()}
+        return self.replicate(values)
 
     def compile_eval(self, step: EvalStep) -> CompiledSteps:
         """Compiles an evaluation step (variables, sums, batch) -> (sums, logits)."""
@@ -171,3 +210,12 @@ class DataParallel:
             devices=self.devices,
             donate_argnums=donate,
         )
+
+
+def _stacked(trees: Sequence[Any]) -> Any:
+    """One tree of the same trees, each leaf with a first axis over them."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def _unstacked(tree: Any, number: int) -> tuple[Any, ...]:
+    return tuple(jax.tree.map(operator.itemgetter(place), tree) for place in range(number))

@@ -105,8 +105,12 @@ def make_train_step(
         hparams: Mapping[str, Any],
         axis_name: AxisName = None,
         norm_axis_name: str | None = None,
+        seed: Any = seed,
     ) -> tuple[TrainState, MetricSums]:
-        """One step; BatchNorm shares its statistics over `norm_axis_name`; None: they are local."""
+        """One step; BatchNorm shares its statistics over `norm_axis_name`; None: they are local.
+
+        Another `seed`, which may be traced, makes it the step of another run.
+        """
         images, labels = batch
         network = model if norm_axis_name is None else model.clone(axis_name=norm_axis_name)
         key = jax.random.fold_in(jax.random.key(seed), state.step)

@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 Which = Literal["last", "best"]
 
 KEPT = 2  # the newest ones
+START = 0, True  # the place of a run that has none
 ARRAYS = "arrays"  # orbax's folder in a checkpoint's
 WRITING = "writing-"  # before the name of one that is not complete yet
 CORRUPT = "damaged-"  # before the name of one that was put aside
@@ -75,6 +76,11 @@ class Checkpoint:
     seconds: float
     val_accuracy: float | None = dataclasses.field(compare=False)
     folder: Path
+
+    @property
+    def place(self) -> tuple[int, bool]:
+        """Where the run stood."""
+        return self.step, self.evaluated
 
 
 class Checkpoints:
@@ -126,6 +132,20 @@ class Checkpoints:
                 field=str(self._folder),
             )
         return None
+
+    @property
+    def place(self) -> tuple[int, bool]:
+        """(step, evaluated) of the newest checkpoint that is intact; START: there is none."""
+        return START if self.latest is None else self.latest.place
+
+    def go_back(self, place: tuple[int, bool]) -> None:
+        """Removes what is newer than a place's checkpoint, if that is still there."""
+        newer = [c for c in self._complete if c.place > place]
+        older = [c for c in self._complete if c.place <= place]
+        if any(c.place == place for c in older) or (place == START and len(newer) == 1):
+            self._complete = tuple(older)
+            for checkpoint in newer:
+                self._remove(checkpoint)
 
     @property
     def is_saving(self) -> bool:
@@ -237,13 +257,16 @@ class Checkpoints:
         best = self._best() if self._keep_best else None
         kept = {*sorted(self._complete)[-KEPT:], best}
         for old in self._complete:
-            if old not in kept and not self._read_only:
-                # Renamed first: a kill in between leaves no half of a checkpoint.
-                doomed = old.folder.with_name(WRITING + old.folder.name)
-                if old.folder.exists():  # else removed by hand
-                    old.folder.rename(doomed)
-                    _remove(doomed)
+            if old not in kept:
+                self._remove(old)
         self._complete = tuple(c for c in self._complete if c in kept)
+
+    def _remove(self, checkpoint: Checkpoint) -> None:
+        # Renamed first: a kill in between leaves no half of a checkpoint.
+        doomed = checkpoint.folder.with_name(WRITING + checkpoint.folder.name)
+        if checkpoint.folder.exists() and not self._read_only:  # else removed by hand
+            checkpoint.folder.rename(doomed)
+            _remove(doomed)
 
     def restore(self, expected: Saved, sharding: jax.sharding.Sharding) -> Saved:
         """The newest checkpoint, after a check of all its files.

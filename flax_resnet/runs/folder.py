@@ -53,12 +53,14 @@ class Arithmetic:
       platform: of the devices: cpu, gpu, tpu.
       devices: how many shared a batch.
       processes: how many the devices belonged to.
+      together: seeds of the runs that were one program, in their order; empty: this run alone.
     """
 
     conv: str
     platform: str
     devices: int
     processes: int = 1
+    together: tuple[int, ...] = ()
 
 
 class RunFolder:
@@ -239,10 +241,11 @@ class RunFolder:
         """
 
         def info(values: dict[str, Any]) -> Arithmetic:
+            values["together"] = tuple(values["together"]) if "together" in values else ()
             found = Arithmetic(**values)
-            numbers = found.devices, found.processes
+            numbers = found.devices, found.processes, *found.together
             if not isinstance(found.conv, str) or not all(isinstance(n, int) for n in numbers):
-                raise ValueError("conv must be a name, devices and processes numbers")
+                raise ValueError("conv must be a name, all else numbers")
             return found
 
         return self._parsed(self.arithmetic_file, info)

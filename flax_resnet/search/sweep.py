@@ -11,9 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
 from flax_resnet.config.load import load_config
+from flax_resnet.engine.processes import Processes
 from flax_resnet.process.errors import UserError, shortened
 from flax_resnet.process.signals import StopRequest
 from flax_resnet.report.spread import Spread, spread
@@ -22,6 +24,7 @@ from flax_resnet.runs.folder import RunFolder
 from flax_resnet.runs.metrics_log import Row, read_epochs
 from flax_resnet.search.race import TIE
 from flax_resnet.training.loop import train_and_evaluate
+from flax_resnet.training.together import check_together, train_together
 
 logger = logging.getLogger(__name__)
 
@@ -139,6 +142,7 @@ def run_sweep(
     *,
     devices: Sequence[Any] | None = None,
     train: Callable[..., Any] = train_and_evaluate,
+    together: bool = False,
 ) -> int | None:
     """Trains or resumes the runs in turn; returns the signal that stopped it, None at the end.
 
@@ -147,17 +151,38 @@ def run_sweep(
       out: holds the run folders.
       devices: jax.Devices to share each batch; None: all local ones.
       train: trains one run, with the arguments of train_and_evaluate.
+      together: train the seeds of a setting as one program.
 
     Raises:
       UserError: a run cannot be trained.
     """
     stop = StopRequest(listens=True)
+    if together:
+        _train_settings(runs, out, devices, stop)
+        return stop.signum
     for number, run in enumerate(runs, start=1):
         logger.info("run %d of %d: %s", number, len(runs), run.folder)
         train(run.config, out / run.folder, devices=devices, stop=stop)
         if stop.signum is not None:
             return stop.signum
     return None
+
+
+def _train_settings(
+    runs: Sequence[SweepRun], out: Path, devices: Sequence[Any] | None, stop: StopRequest
+) -> None:
+    """Trains the seeds of each setting together, one setting after another."""
+    number = len(jax.local_devices() if devices is None else devices)
+    for run in runs:
+        check_together(run.config, alone=Processes().alone, num_devices=number)
+    settings = [list(group) for _, group in itertools.groupby(runs, key=lambda run: run.setting)]
+    for place, group in enumerate(settings, start=1):
+        name = Path(group[0].folder).parent
+        logger.info("setting %d of %d: %s, %d seeds", place, len(settings), name, len(group))
+        configs, workdirs = [run.config for run in group], [out / run.folder for run in group]
+        train_together(configs, workdirs, devices=devices, stop=stop)
+        if stop.signum is not None:
+            return
 
 
 def read_results(runs: Sequence[SweepRun], out: Path) -> list[Result]:

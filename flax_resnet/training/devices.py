@@ -62,17 +62,23 @@ def choose_arithmetic(
     batches: TrainBatches,
     parallel: DataParallel,
     resumes: bool,
+    together: Sequence[int] = (),
 ) -> Arithmetic:
-    """What decides the run's bits; a resumed run keeps its convolutions on the same platform."""
+    """What decides the run's bits; a resumed run keeps its convolutions on the same platform.
+
+    Runs that are trained together take XLA's: the others do not survive vmap (models/cpu/fence.py).
+    """
     platform, devices = parallel.devices[0].platform, parallel.num_devices
     before = run.arithmetic() if resumes else None
-    if before is not None and before.platform == platform and config.conv == "auto":
+    if together:
+        conv = "native"
+    elif before is not None and before.platform == platform and config.conv == "auto":
         conv = before.conv
     else:
         images = config.num_epochs * batches.images_before(batches.steps_per_epoch)
         conv = choose_conv(config, data.image_shape, images, parallel.devices)
     processes = len({device.process_index for device in parallel.devices})
-    now = Arithmetic(conv, platform, devices, processes)
+    now = Arithmetic(conv, platform, devices, processes, tuple(together))
     if before is not None and now != before:
         logger.warning(
             "note: %s now, %s before: from here on the run is not bit-for-bit what it would have "
@@ -85,7 +91,9 @@ def choose_arithmetic(
 
 def _words(arithmetic: Arithmetic) -> str:
     processes = f" of {arithmetic.processes} processes" if arithmetic.processes > 1 else ""
+    seeds = len(arithmetic.together)
+    together = f" in a program of {seeds} seeds" if seeds else ""
     return (
         f"{arithmetic.devices} x {arithmetic.platform}{processes} with {arithmetic.conv} "
-        "convolutions"
+        f"convolutions{together}"
     )

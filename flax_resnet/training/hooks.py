@@ -127,10 +127,11 @@ class TensorBoard(_Extra):
 
 
 class Plots(_Extra):
-    """Draws loss.png and accuracy.png, in a twentieth of the time at most, and at the end."""
+    """Draws loss.png and accuracy.png, in `share` of the time at most, and at the end."""
 
-    def __init__(self) -> None:
+    def __init__(self, share: float = PLOT_SHARE) -> None:
         super().__init__()
+        self._share = share
         self._next = 0.0  # when drawing is due
         self._is_behind = False
 
@@ -152,7 +153,7 @@ class Plots(_Extra):
         start = time.monotonic()
         self.attempt("plots", lambda: curves.draw_run(session.run, session.reference_log))
         end = time.monotonic()
-        self._next = end + (end - start) / PLOT_SHARE
+        self._next = end + (end - start) / self._share
         self._is_behind = False
 
 

@@ -27,7 +27,7 @@ from flax_resnet.runs.metrics_log import Row, describe_row, read_metrics
 from flax_resnet.runs.reference_log import read_reference
 from flax_resnet.training.hooks import Hook, default_hooks
 from flax_resnet.training.progress import Progress
-from flax_resnet.training.session import Session, open_session
+from flax_resnet.training.session import Session, compile_steps, describe, open_session
 
 logger = logging.getLogger(__name__)
 
@@ -78,13 +78,12 @@ def train_and_evaluate(
     last_epoch = min(until_epoch or config.num_epochs, config.num_epochs)
     processes = Processes()
     run = RunFolder(workdir, writes=processes.is_main)
-    with _opened(run, processes, config) as checkpoints:
+    with opened(run, processes, config) as checkpoints:
         latest = checkpoints.latest
         if latest is not None:
             run.check_resumable(config)
-            if _is_finished(run, checkpoints, last_epoch, processes):
-                final = describe_row(read_metrics(run.metrics_file)[-1])
-                logger.info("%s is finished: %s", run.path, final)
+            if is_finished(run, checkpoints, last_epoch, processes):
+                say_finished(run)
                 return Outcome(None, latest.step)
             run.check_arithmetic()
         session, progress = open_session(
@@ -96,9 +95,11 @@ def train_and_evaluate(
             cache_dir=cache_dir,
             last_epoch=last_epoch,
         )
+        describe(session, config, progress)
+        compile_steps(session, progress)
         with stop.saving_first():
             train(session, progress, stop, (*(default_hooks() if run.writes else ()), *hooks))
-            if _is_finished(run, checkpoints, last_epoch, processes) or not stop:
+            if is_finished(run, checkpoints, last_epoch, processes) or not stop:
                 return Outcome(None, progress.step)
             resume = "run the same command again to resume"
             logger.info("saved at step %d in %s; %s", progress.step, run.path, resume)
@@ -106,7 +107,7 @@ def train_and_evaluate(
 
 
 @contextlib.contextmanager
-def _opened(run: RunFolder, processes: Processes, config: ConfigDict) -> Iterator[Checkpoints]:
+def opened(run: RunFolder, processes: Processes, config: ConfigDict) -> Iterator[Checkpoints]:
     """The folder, locked, and its checkpoints."""
     with contextlib.ExitStack() as opened:
         with processes.main_first():  # it alone removes what a killed run left
@@ -145,7 +146,7 @@ def _check_alike(
         )
 
 
-def _is_finished(
+def is_finished(
     run: RunFolder, checkpoints: Checkpoints, last_epoch: int, processes: Processes
 ) -> bool:
     """Whether the last epoch is trained, evaluated and saved."""
@@ -159,6 +160,12 @@ def _is_finished(
         return bool(rows) and rows[-1]["epoch"] >= last_epoch and rows[-1]["step"] == latest.step
 
     return bool(processes.of_main(find))
+
+
+def say_finished(run: RunFolder) -> None:
+    """Says how a finished run ended."""
+    final = describe_row(read_metrics(run.metrics_file)[-1])
+    logger.info("%s is finished: %s", run.path, final)
 
 
 def train(
@@ -182,7 +189,7 @@ def train(
             if not progress.awaiting_evaluation or not evaluate_epoch(
                 session, progress, stop, hooks
             ):
-                logger.info("%s: saving, then stopping", _name(stop))
+                say_stopping(stop)
                 break
         if not progress.is_saved:
             save(session, progress)
@@ -238,20 +245,10 @@ def evaluate_epoch(
     session: Session, progress: Progress, stop: StopRequest, hooks: Sequence[Hook]
 ) -> bool:
     """Evaluates, logs and saves a trained epoch; False: stopped before that."""
-    record = make_record(session, progress)
-    for name, evaluator in session.evaluators_after(record["epoch"]).items():
-        evaluation = evaluator(
-            progress.state.evaluated, lambda: session.processes.should_stop(stop)
-        )
-        if evaluation is None:
-            return False
-        record |= {f"{name}_loss": evaluation.loss, f"{name}_accuracy": evaluation.accuracy}
-    # The record first: after a crash in between, resuming drops it and makes it again.
-    session.run.check_held()
-    session.metrics.append(record)
-    progress.begin_epoch(session.parallel)
-    for hook in hooks:
-        hook.after_epoch(session, progress, record)
+    record = evaluated_record(session, progress, stop)
+    if record is None:
+        return False
+    log_epoch(session, progress, record, hooks)
     # An epoch shorter than the writing of a checkpoint goes without, unless it is the best.
     val_accuracy = record.get("val_accuracy")
     checkpoints = session.checkpoints
@@ -260,6 +257,36 @@ def evaluate_epoch(
     ):
         save(session, progress, val_accuracy)
     return True
+
+
+def evaluated_record(session: Session, progress: Progress, stop: StopRequest) -> Row | None:
+    """All metrics of the epoch that ends here; None: stopped before that.
+
+    Raises:
+      UserError: every step of it was skipped.
+    """
+    record = make_record(session, progress)
+    for name, evaluator in session.evaluators_after(record["epoch"]).items():
+        evaluation = evaluator(
+            progress.state.evaluated, lambda: session.processes.should_stop(stop)
+        )
+        if evaluation is None:
+            return None
+        record |= {f"{name}_loss": evaluation.loss, f"{name}_accuracy": evaluation.accuracy}
+    return record
+
+
+def log_epoch(session: Session, progress: Progress, record: Row, hooks: Sequence[Hook]) -> None:
+    """Adds an epoch's record to the metrics; the next epoch begins.
+
+    Before a checkpoint of it is written: after a crash in between, resuming drops the record and
+    makes it again.
+    """
+    session.run.check_held()
+    session.metrics.append(record)
+    progress.begin_epoch(session.parallel)
+    for hook in hooks:
+        hook.after_epoch(session, progress, record)
 
 
 def make_record(session: Session, progress: Progress) -> Row:
@@ -304,7 +331,7 @@ def must_stop_at(session: Session, sums: MetricSums) -> bool:
     return not session.skips_non_finite and int(sums.non_finite) > 0
 
 
-def stop_before_non_finite(session: Session, progress: Progress, epoch: int) -> NoReturn:
+def save_before_non_finite(session: Session, progress: Progress) -> None:
     """Saves the state before the step that was not finite, where the device has stopped."""
     progress.step = int(progress.state.step)
     none = session.parallel.replicate(MetricSums.zeros().non_finite)
@@ -312,6 +339,11 @@ def stop_before_non_finite(session: Session, progress: Progress, epoch: int) -> 
     if not progress.is_saved:
         save(session, progress)
     session.checkpoints.wait()
+
+
+def stop_before_non_finite(session: Session, progress: Progress, epoch: int) -> NoReturn:
+    """Saves the state before the step that was not finite, and says which it was."""
+    save_before_non_finite(session, progress)
     step_of_epoch = progress.step - (epoch - 1) * session.batches.steps_per_epoch + 1
     raise UserError(
         f"step {progress.step + 1} (epoch {epoch}, step {step_of_epoch} of it): the loss or the "
@@ -323,5 +355,7 @@ def stop_before_non_finite(session: Session, progress: Progress, epoch: int) -> 
     )
 
 
-def _name(stop: StopRequest) -> str:
-    return "stop" if stop.signum is None else signal.Signals(stop.signum).name
+def say_stopping(stop: StopRequest) -> None:
+    """Says what asked for the stop."""
+    name = "stop" if stop.signum is None else signal.Signals(stop.signum).name
+    logger.info("%s: saving, then stopping", name)

@@ -34,7 +34,7 @@ from flax_resnet.engine.mesh import DataParallel
 from flax_resnet.engine.processes import Processes
 from flax_resnet.engine.state import MetricSums, TrainState, init_state
 from flax_resnet.inference.model import load_trained, start_from
-from flax_resnet.models.summary import count_parameters, format_summary, summarize
+from flax_resnet.models.summary import Summary, count_parameters, format_summary, summarize
 from flax_resnet.models.whitening import set_filters, whitening_filters
 from flax_resnet.optim.groups import is_frozen, parameter_name
 from flax_resnet.process.errors import UserError
@@ -64,6 +64,7 @@ class Session:
       processes: of which this is one.
       parallel: the devices of all of them.
       data: what the run remembers of its images.
+      arithmetic: what else decides the run's bits.
       batches: the training batches.
       steps_per_dispatch: steps in one dispatch.
       train_steps: batch size -> the compiled step.
@@ -84,6 +85,7 @@ class Session:
     processes: Processes
     parallel: DataParallel
     data: DataInfo
+    arithmetic: Arithmetic
     batches: TrainBatches
     steps_per_dispatch: int
     train_steps: dict[int, CompiledSteps]
@@ -120,6 +122,7 @@ def open_session(
     devices: Sequence[Any] | None,
     cache_dir: Path | None,
     last_epoch: int,
+    together: Sequence[int] = (),
 ) -> tuple[Session, Progress]:
     """Loads, checks and builds all of a run; only then the folder becomes that run's.
 
@@ -131,6 +134,7 @@ def open_session(
       devices: jax.Devices to share each batch; None: all of all processes.
       cache_dir: where decoded images are kept; None: the user's cache folder.
       last_epoch: the epoch to end after.
+      together: seeds of the runs in one program with this one (together.py).
 
     Raises:
       UserError: anything the user can fix.
@@ -142,7 +146,8 @@ def open_session(
     data, batches, splits = _load(config, dataset, parallel)
     if latest is not None:
         run.check_data(data)
-    arithmetic = choose_arithmetic(config, run, data, batches, parallel, latest is not None)
+    resumes = latest is not None
+    arithmetic = choose_arithmetic(config, run, data, batches, parallel, resumes, together)
     schedule = build_schedule(config, batches.steps_per_epoch)
     _check_budget(config, data)
     progress = _progress(config, data, batches.images, checkpoints, parallel)
@@ -162,6 +167,7 @@ def open_session(
         processes=processes,
         parallel=parallel,
         data=data,
+        arithmetic=arithmetic,
         batches=batches,
         steps_per_dispatch=batches.steps_per_chunk,
         train_steps=_train_steps(config, data, batches, parallel, arithmetic.conv),
@@ -171,8 +177,6 @@ def open_session(
         metrics=MetricsLog(run, logged, epochs),
         save_policy=SavePolicy(config.checkpoint_every_steps, config.checkpoint_every_minutes),
     )
-    _describe(session, config, arithmetic, progress)
-    _compile(session, progress)
     return session, progress
 
 
@@ -384,15 +388,10 @@ def _whitened(state: TrainState, filters: Any) -> TrainState:
     return dataclasses.replace(state, params=set_filters(state.params, filters), averages=averages)
 
 
-def _describe(
-    session: Session, config: ConfigDict, arithmetic: Arithmetic, progress: Progress
-) -> None:
-    """Says what is trained on what; writes the layer table to summary.txt."""
+def describe(session: Session, config: ConfigDict, progress: Progress) -> None:
+    """Says what is trained on what; writes the layer table."""
     data, parallel, steps = session.data, session.parallel, session.batches.steps_per_epoch
-    summary = summarize(build_model(config, len(data.class_names)), data.image_shape)
-    text = format_summary(summary, session.name)
-    if session.run.writes:
-        write_text(session.run.summary_file, text + "\n")
+    summary = write_summary(session, config)
     validation = f" / {data.val_images:,} validation" if data.val_images else ""
     logger.info(
         f"{session.name}, {summary.params:,} parameters, on {data.source}: "
@@ -403,7 +402,7 @@ def _describe(
         f"{parallel.num_devices} x {parallel.devices[0].device_kind}"
         f"{'' if session.processes.alone else f' of {jax.process_count()} processes'}, "
         f"{config.dtype}, "
-        f"{config.parallel}, {arithmetic.conv} convolutions; "
+        f"{config.parallel}, {session.arithmetic.conv} convolutions; "
         f"{_count(session.num_epochs, 'epoch')} of {_count(steps, 'step')}; "
         f"files in {session.run.path}"
     )
@@ -414,11 +413,20 @@ def _describe(
         )
 
 
+def write_summary(session: Session, config: ConfigDict) -> Summary:
+    """Writes the layer table to summary.txt."""
+    model = build_model(config, len(session.data.class_names))
+    summary = summarize(model, session.data.image_shape)
+    if session.run.writes:
+        write_text(session.run.summary_file, format_summary(summary, session.name) + "\n")
+    return summary
+
+
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" + "s" * (number != 1)
 
 
-def _compile(session: Session, progress: Progress) -> None:
+def compile_steps(session: Session, progress: Progress) -> None:
     """Compiles before the clock starts, for the full and for the short batch."""
     start = time.monotonic()
     plan = session.batches.plan(0)

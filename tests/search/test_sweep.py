@@ -93,6 +93,22 @@ def test_a_sweep_trains_resumes_and_reports(tmp_path: Path, capsys: pytest.Captu
     assert capsys.readouterr().out.count("is finished") == 4
 
 
+def test_seeds_trained_together_are_reported_as_ever(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    command = ["sweep", "--config", str(RECIPE), "--seeds=2", f"--out={tmp_path}", *TINY]
+    command += ["--together", "--config.image_size=8", "--config.design.pool_size=0"]
+    assert main([*command, "--config.conv=winograd"]) == 2
+    assert "config.conv" in capsys.readouterr().err and not list(tmp_path.iterdir())
+    assert main(command) == 0
+    output = capsys.readouterr().out
+    assert "one program trains seed0, seed1" in output and "seed1: epoch 1/1 " in output
+    (result,) = json.loads((tmp_path / "results.json").read_text())
+    assert result["seeds"] == [0, 1] and len(result["test_accuracy"]["values"]) == 2
+    assert main(command) == 0  # nothing is left to train
+    assert capsys.readouterr().out.count("is finished") == 2
+
+
 def test_a_stop_ends_the_sweep(tmp_path: Path):
     calls = []
 
