@@ -31,8 +31,13 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"recipes": as_json(results), "mcnemar": tests}))
         return 0
-    print(csv_text(as_json(results)) if args.csv else format_results(results))
-    for test in () if args.csv else tests:
+    if args.csv:
+        print(csv_text(as_json(results)))
+        if tests:
+            print(csv_text([test | {"runs": " ".join(test["runs"])} for test in tests]))
+        return 0
+    print(format_results(results))
+    for test in tests:
         first, second = test["runs"]
         print(
             f"{test['only_first']:,} images only {first} has right, {test['only_second']:,} only "

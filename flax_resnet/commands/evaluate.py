@@ -10,6 +10,7 @@ from flax_resnet.commands.arguments import JUDGING
 from flax_resnet.judging.figures import class_table, confusions, corruption_table, figures_table
 from flax_resnet.judging.judge import Judged, judge
 from flax_resnet.judging.sheets import write_sheets
+from flax_resnet.plots.curves import distinguishing_names
 from flax_resnet.process.compile_cache import keep_compiled
 from flax_resnet.process.files import make_folder
 from flax_resnet.process.paths import default_cache_dir
@@ -21,8 +22,11 @@ def run(args: argparse.Namespace) -> int:
     keep_compiled(default_cache_dir())
     several = len(args.workdir) > 1
     asked = {name: getattr(args, name) for name in JUDGING}
+    names = (
+        distinguishing_names(args.workdir) if several and args.sheets else [""] * len(args.workdir)
+    )
     rows = []
-    for workdir in args.workdir:
+    for workdir, name in zip(args.workdir, names, strict=True):
         judged = judge(workdir, **asked)
         figures = ({"run": workdir} if several else {}) | _as_json(judged)
         if args.json:
@@ -32,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
         else:
             _print(judged, f"{workdir}, " if several else "", args.details)
         if args.sheets:
-            folder = Path(args.sheets) / (judged.workdir.name if several else "")
+            folder = Path(args.sheets) / name
             make_folder(folder, "--sheets")
             for path in write_sheets(judged, folder):
                 print(path, file=sys.stderr if args.json or args.csv else sys.stdout)

@@ -6,21 +6,26 @@ from matplotlib.figure import Figure
 from flax_resnet.inference.calibration import Calibration
 from flax_resnet.plots.style import COLORS, DPI, FONT, GREY, style_axes
 
-FEWEST = 10  # images of a bin that is drawn
+FEWEST = 10  # images of a bin whose accuracy means something
 
 
 def calibration_figure(measured: Calibration, title: str) -> Figure:
-    """Accuracy by confidence where a bin has images enough, and the share of images in each."""
+    """Accuracy by confidence, pale where a bin has few images, and the share of images in each."""
     figure = Figure(figsize=(5.4, 5.6), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     bins = len(measured.images)
     left, width = [100 * i / bins for i in range(bins)], 100 / bins
+    # An empty bin has no accuracy.
     heights = [
-        100 * accuracy if images >= FEWEST else 0.0
+        100 * accuracy if images else 0.0
         for images, accuracy in zip(measured.images, measured.accuracy, strict=True)
     ]
-    upper.bar(left, heights, width, align="edge", color=COLORS[0], edgecolor="white")
+    bars = upper.bar(left, heights, width, align="edge", color=COLORS[0], edgecolor="white")
+    few = [b for b, images in zip(bars, measured.images, strict=True) if 0 < images < FEWEST]
+    for number, bar in enumerate(few):
+        bar.set_alpha(0.3)
+        bar.set_label(f"fewer than {FEWEST} images" if number == 0 else "")
     upper.plot(
         [0, 100], [0, 100], color=GREY, linewidth=1.4, linestyle=(0, (4, 1.6)),
         label="as accurate as confident",

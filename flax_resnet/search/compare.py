@@ -58,6 +58,9 @@ def compare_runs(workdirs: Sequence[str | Path]) -> list[Result]:
     for (values, _), group in groups.items():
         setting = dict(zip(fields, values, strict=True))
         seeds = tuple(run.config().seed for run in group)
+        if len(set(seeds)) < len(seeds):
+            same = ", ".join(names[run] for run in group)
+            logger.warning("%s: some have the same seed, and yet count as several runs", same)
         result = summarized(setting, seeds, [rows[run] for run in group])
         config, data = group[0].config(), group[0].data_info()
         params = count_parameters(build_model(config, len(data.class_names)), data.image_shape)

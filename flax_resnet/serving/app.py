@@ -90,7 +90,11 @@ def make_answer(model: Model) -> Callable[[io.BytesIO, bool], Answer]:
 
     def answer(picture: io.BytesIO, wants_saliency: bool) -> Answer:
         with picture:  # frees it now; what an exception refers to lives on for a while
-            decoded, _ = decode_reduced(picture.getvalue(), max_pixels=MAX_PIXELS)
+            content = picture.getvalue()
+        if not content:
+            raise UserError("is missing: send a file as the body", field="image")
+        decoded, _ = decode_reduced(content, max_pixels=MAX_PIXELS)
+        del content
         image = resize_and_crop(np.asarray(decoded), height, width)
         scores = model.probabilities(image[None])[0]
         best = np.argsort(-scores)[:TOP]

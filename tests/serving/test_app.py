@@ -82,7 +82,7 @@ SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>'
 @pytest.mark.parametrize(
     ("picture", "status", "words"),
     [
-        (b"", 400, "not an image"),
+        (b"", 400, "is missing"),
         (b"hello", 400, "not an image"),
         (SVG, 400, "not an image"),
         (PICTURE[:60], 400, "cannot be read"),
