@@ -131,8 +131,10 @@ def joined(place: Place | None) -> Iterator[None]:
     logger.info("process %d of %d", jax.process_index(), jax.process_count())
     try:
         yield
-    except jax.errors.JaxRuntimeError as error:
-        if not _is_lost_connection(str(error)):
+    except (jax.errors.JaxRuntimeError, UserError) as error:
+        # Orbax meets it, too, where it writes a checkpoint.
+        cause = error.__cause__ if isinstance(error, UserError) else error
+        if not _is_lost_connection(str(cause)):
             raise
         raise UserError(ENDED, code="unavailable") from error
     jax.distributed.shutdown()
@@ -162,7 +164,12 @@ def _end_in_one_line() -> None:
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0":  # the user wants to see C++'s own words
         return
     utils.absl_set_min_log_level(4)  # above FATAL, the highest
-    ctypes.CDLL(None).signal(signal.SIGABRT, _ABORTED)
+    c = ctypes.CDLL(None)
+    c.signal(signal.SIGABRT, _ABORTED)
+    with contextlib.suppress(OSError, AttributeError):  # another C++ library than GNU's
+        # A C++ exception that nobody catches is announced, in lines of its own, before the abort.
+        gnu = ctypes.CDLL("libstdc++.so.6")
+        gnu._ZSt13set_terminatePFvvE(ctypes.cast(c.abort, ctypes.c_void_p))
 
 
 @ctypes.CFUNCTYPE(None, ctypes.c_int)

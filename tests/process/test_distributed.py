@@ -1,5 +1,10 @@
 """How a process learns its place among several; tests/training/test_processes.py starts them."""
 
+import os
+import socket
+import subprocess
+import sys
+
 import pytest
 
 from flax_resnet.process.distributed import Place, place_from
@@ -50,3 +55,41 @@ def test_a_variable_that_is_no_number_is_refused(monkeypatch):
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError):
         place_from(None, None, None)
+
+
+def test_an_exception_that_cpp_does_not_catch_ends_in_one_line():
+    program = (
+        "import ctypes; from flax_resnet.process import distributed; "
+        "distributed._end_in_one_line(); "
+        "ctypes.CDLL('libstdc++.so.6')._ZSt17__throw_bad_allocv()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: another process") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("cause", "words"),
+    [("Gloo all-reduce failed: Connection closed by peer", "another process"),
+     ("No space left on device", "the checkpoint cannot be written")],
+)  # fmt: skip
+def test_a_checkpoint_lost_with_a_process_is_no_fault_of_the_disk(cause, words):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    program = f"""
+import jax
+from flax_resnet.process.distributed import Place, joined
+from flax_resnet.process.errors import UserError
+try:
+    with joined(Place("127.0.0.1:{port}", 1, 0)):
+        try:
+            raise jax.errors.JaxRuntimeError("{cause}")
+        except jax.errors.JaxRuntimeError as error:
+            raise UserError("the checkpoint cannot be written") from error
+except UserError as error:
+    print(error)
+"""
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.stdout.startswith(words), done.stderr
