@@ -40,11 +40,8 @@ NORM = 3, 5
 JOIN = 1, 2  # of a block: read the shortcut; add the two gradients
 # A max pool, in its input's size (its output is a quarter): read, write; read both, write.
 POOL = 1.25, 2.25
-SLOTS = {
-    "sgd": 0,
-    "adam": 2,
-    "adamw": 2,
-}  # values that an optimizer keeps of each parameter; else 1
+# Values that an optimizer keeps of each parameter; of others, 1.
+SLOTS = {"sgd": 0, "adam": 2, "adamw": 2}
 
 # Images a second that one core makes. Streamed: JPEGs of 110 kB, native decoder, crops of 224
 # pixels (docs/benchmarks/cpu_streaming.json). In memory: bytes of uint8 images padded, cropped and

@@ -22,9 +22,9 @@ def run(args: argparse.Namespace) -> int:
     keep_compiled(default_cache_dir())
     several = len(args.workdir) > 1
     asked = {name: getattr(args, name) for name in JUDGING}
-    names = (
-        distinguishing_names(args.workdir) if several and args.sheets else [""] * len(args.workdir)
-    )
+    names = [""] * len(args.workdir)
+    if several and args.sheets:
+        names = distinguishing_names([Path(workdir) for workdir in args.workdir])
     rows = []
     for workdir, name in zip(args.workdir, names, strict=True):
         judged = judge(workdir, **asked)

@@ -16,11 +16,7 @@ def calibration_figure(measured: Calibration, title: str) -> Figure:
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     bins = len(measured.images)
     left, width = [100 * i / bins for i in range(bins)], 100 / bins
-    # An empty bin has no accuracy.
-    heights = [
-        100 * accuracy if images else 0.0
-        for images, accuracy in zip(measured.images, measured.accuracy, strict=True)
-    ]
+    heights = [100 * accuracy for accuracy in measured.accuracy]
     bars = upper.bar(left, heights, width, align="edge", color=COLORS[0], edgecolor="white")
     few = [b for b, images in zip(bars, measured.images, strict=True) if 0 < images < FEWEST]
     for number, bar in enumerate(few):

@@ -89,12 +89,12 @@ def make_answer(model: Model) -> Callable[[io.BytesIO, bool], Answer]:
     explain(blank, np.arange(len(blank)))
 
     def answer(picture: io.BytesIO, wants_saliency: bool) -> Answer:
-        with picture:  # frees it now; what an exception refers to lives on for a while
-            content = picture.getvalue()
+        with picture:
+            content = picture.getvalue()  # no copy
         if not content:
             raise UserError("is missing: send a file as the body", field="image")
         decoded, _ = decode_reduced(content, max_pixels=MAX_PIXELS)
-        del content
+        del content  # up to MAX_BYTES
         image = resize_and_crop(np.asarray(decoded), height, width)
         scores = model.probabilities(image[None])[0]
         best = np.argsort(-scores)[:TOP]

@@ -195,8 +195,8 @@ def _train_group(
     _compile(runs, steps)
     with stop.saving_first():
         if not _train(runs, steps, stop):
-            step = runs[0].progress.step
-            logger.info("all saved at step %d; run the same command again to resume", step)
+            saved = runs[0].progress.step
+            logger.info("all saved at step %d; run the same command again to resume", saved)
 
 
 def _build(

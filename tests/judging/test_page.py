@@ -16,11 +16,13 @@ from PIL import Image
 from flax_resnet.__main__ import main
 from flax_resnet.config.load import flat_fields, load_config
 from flax_resnet.data.load import load_dataset
+from flax_resnet.inference.calibration import Calibration
 from flax_resnet.inference.model import load
 from flax_resnet.judging.corruptions import corrupt
 from flax_resnet.judging.judge import judge
 from flax_resnet.judging.recipe import command_of
 from flax_resnet.judging.sheets import chosen_images
+from flax_resnet.plots.reliability import calibration_figure
 from flax_resnet.process.errors import UserError
 from tests.conftest import tiny_config
 
@@ -181,3 +183,21 @@ def test_compare_tests_image_by_image(tiny_run, tmp_path, capsys):
     assert recipe["runs"] == ["tiny", "copy"] and recipe["test_accuracy"]["std"] == 0
     assert main(["compare", "--workdir", str(tiny_run), str(copy), "--csv"]) == 0
     assert capsys.readouterr().out.startswith("seeds,epochs,seconds,runs,parameters,")
+    assert main(["compare", "--workdir", str(tiny_run), str(copy), "--mcnemar", "--csv"]) == 0
+    _, tests = capsys.readouterr().out.split("\n\n")
+    assert tests == f"runs,only_first,only_second,p\n{tiny_run} {copy},0,0,1.0\n"
+
+
+def test_sheets_of_runs_of_the_same_name_lie_apart(tiny_run, tmp_path):
+    copy = tmp_path / tiny_run.name
+    shutil.copytree(tiny_run, copy)
+    command = ["evaluate", "--workdir", str(tiny_run), str(copy), "--first", "20"]
+    assert main([*command, "--sheets", str(tmp_path / "sheets")]) == 0
+    assert len(list((tmp_path / "sheets").rglob("mistakes.png"))) == 2
+
+
+def test_bins_of_few_images_are_pale_in_a_reliability_diagram():
+    figure = calibration_figure(Calibration((0, 3, 20), (0.0, 0.5, 0.9), (0.0, 1.0, 0.8)), "")
+    bars = figure.axes[0].patches
+    assert [bar.get_height() for bar in bars] == [0, 100, 80]  # pyright: ignore
+    assert [bar.get_alpha() for bar in bars] == [None, 0.3, None]

@@ -52,6 +52,14 @@ def test_seeds_of_a_recipe_belong_together(runs):
     assert f"{other.params:,}" in text and "cannot tell a difference from chance" in text
 
 
+def test_a_copy_of_a_run_is_told_from_another_seed(runs, tmp_path, log_lines):
+    compare_runs(runs)
+    assert not [line for line in log_lines if "same seed" in line]
+    copy = copy_of(runs[0], tmp_path / "copy", 0.5)
+    compare_runs([runs[0], copy])
+    assert "seed0, copy: some have the same seed, and yet count as several runs" in log_lines
+
+
 def test_an_unfinished_run_is_no_seed_of_a_finished_one(runs):
     first, *_ = (runs[1] / "metrics.jsonl").read_text().splitlines()
     (runs[1] / "metrics.jsonl").write_text(f"{first}\n")

@@ -173,8 +173,8 @@ def kernel_gradient(
 
     chunk_images = max(CHUNK_IMAGES, CHUNK_PIXELS // (dy.shape[1] * dy.shape[2]))
     chunk = largest_divisor(x.shape[0], chunk_images)
-    is_small = chunk == x.shape[0] or x.nbytes + dy.nbytes <= UNCUT_BYTES
-    if chunk < MIN_CHUNK_IMAGES or is_small:
+    fits = chunk == x.shape[0] or x.nbytes + dy.nbytes <= UNCUT_BYTES
+    if fits or chunk < MIN_CHUNK_IMAGES:
         return of_chunk(x, dy)
 
     def add_chunk(index: jax.Array, total: jax.Array) -> jax.Array:
