@@ -41,7 +41,7 @@ from benchmarks.cost_model import (
 )
 from benchmarks.throughput import NUM_CLASSES, config_file, matrix_rate, random_chunk
 from flax_resnet.config.build import abstract_checkpoint, build_train_step
-from flax_resnet.config.conv_choice import CONVOLVE
+from flax_resnet.config.conv_choice import convolve
 from flax_resnet.config.load import load_config
 from flax_resnet.engine.mesh import DataParallel
 from flax_resnet.engine.state import MetricSums
@@ -134,7 +134,7 @@ def prepare(case: Case, conv: str, devices: Sequence[Any]) -> tuple[Callable[[],
 
     parallel = DataParallel(devices=devices)
     abstract, _ = abstract_checkpoint(config, NUM_CLASSES, shape)
-    step = build_train_step(config, NUM_CLASSES, 1, CONVOLVE[conv])
+    step = build_train_step(config, NUM_CLASSES, 1, convolve(conv))
     state, sums, hparams = parallel.replicate(
         (
             jax.tree.map(array, abstract),

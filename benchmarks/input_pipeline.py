@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 from benchmarks import measure
 from benchmarks.throughput import NUM_CLASSES, Case, case_config, random_chunk
 from flax_resnet.config.build import build_model, build_optimizer, build_train_step
-from flax_resnet.config.conv_choice import CONVOLVE
+from flax_resnet.config.conv_choice import convolve
 from flax_resnet.data.batches import TrainBatches, prefetch
 from flax_resnet.data.transforms import build_transforms
 from flax_resnet.engine.dispatch import InFlight
@@ -148,7 +148,7 @@ def fed_over_resident(quick: bool, rounds: int) -> dict[str, Any]:
     batches = make_batches(images[0], labels[0], case.batch_size)
     per_call = 2 if quick else 4 if on_cpu else 200
     steps = parallel.compile_train(
-        build_train_step(config, NUM_CLASSES, batches.steps_per_epoch, CONVOLVE[case.variant])
+        build_train_step(config, NUM_CLASSES, batches.steps_per_epoch, convolve(case.variant))
     )
     model, optimizer = build_model(config, NUM_CLASSES), build_optimizer(config)
     shape = images.shape[2:]

@@ -32,7 +32,7 @@ from flax_resnet.config.build import (
     build_optimizer,
     build_train_step,
 )
-from flax_resnet.config.conv_choice import CONVOLVE
+from flax_resnet.config.conv_choice import Choice, choose_conv, convolve
 from flax_resnet.config.load import load_config
 from flax_resnet.engine.mesh import DataParallel
 from flax_resnet.engine.state import MetricSums, init_state
@@ -57,9 +57,8 @@ CPU_MODELS = (
 )
 CPU_VARIANTS = (
     ("flax", "native", "float32"),
-    ("flax", "onednn", "float32"),
-    ("flax", "onednn+winograd", "float32"),
-    ("flax", "onednn", "bfloat16"),
+    ("flax", "auto", "float32"),
+    ("flax", "auto", "bfloat16"),
     ("torch", "eager", "float32"),
     ("torch", "channels_last", "float32"),
     ("torch", "channels_last compile", "float32"),
@@ -108,7 +107,6 @@ def cases(quick: bool) -> list[Case]:
             for model in CPU_MODELS
             for task in ("training", "inference")
             for framework, variant, dtype in CPU_VARIANTS
-            if task == "training" or "winograd" not in variant
         ]
     return [
         Case(framework, variant, dtype, "revised", batch_size)
@@ -130,6 +128,13 @@ def case_config(case: Case) -> Any:
         f"--config.dtype={'bfloat16' if case.dtype == 'bfloat16' else 'float32'}",
     ]
     return load_config(config_file(case.model), overrides)
+
+
+def conv_of(case: Case) -> Choice:
+    """What computes a case's convolutions; for 'auto' as in a long run, measured now if need be."""
+    if case.variant != "auto":
+        return case.variant
+    return choose_conv(case_config(case), case.image_shape, 10**9, jax.devices()[:1])
 
 
 def config_file(model: str) -> Path:
@@ -162,7 +167,7 @@ def flax_call(case: Case, num_steps: int) -> Callable[[], None]:
     parallel = DataParallel(devices=jax.devices()[:1])
     chunk = parallel.place(*random_chunk(num_steps, case.batch_size, case.image_shape))
     steps = parallel.compile_train(
-        build_train_step(config, NUM_CLASSES, num_steps, CONVOLVE[case.variant])
+        build_train_step(config, NUM_CLASSES, num_steps, convolve(conv_of(case)))
     )
     model, optimizer = build_model(config, NUM_CLASSES), build_optimizer(config)
     state = parallel.replicate(init_state(model, optimizer, case.image_shape, config.seed))
@@ -183,7 +188,7 @@ def flax_inference(case: Case, num_steps: int) -> Callable[[], None]:
     config = case_config(case)
     model, optimizer = build_model(config, NUM_CLASSES), build_optimizer(config)
     state = init_state(model, optimizer, case.image_shape, config.seed)
-    step = build_eval_step(config, NUM_CLASSES, convolve=CONVOLVE[case.variant])
+    step = build_eval_step(config, NUM_CLASSES, convolve=convolve(conv_of(case), evaluation=True))
     images, labels = random_chunk(num_steps, case.batch_size, case.image_shape)
     mask, sums = jnp.ones(case.batch_size, bool), MetricSums.zeros()
     batches = [jax.device_put((i, y, mask)) for i, y in zip(images, labels, strict=True)]

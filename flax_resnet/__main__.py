@@ -13,6 +13,7 @@ from flax_resnet.process.signals import end_at_ctrl_c
 COMMANDS = {
     "train": "train a config's network, or resume a run",
     "summary": "print the layers, parameters and multiply-adds of a config's network",
+    "tune": "time a network's convolutions on this CPU, and show which are the fastest",
     "design": "list the ResNets within a parameter budget, or race them",
     "sweep": "train a recipe with several seeds and values, and compare them",
     "evaluate": "measure runs on their test images, or on others",

@@ -17,6 +17,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="one figure of all runs: .png, .svg or .pdf (default for several: comparison.png)",
     )
+    parser.add_argument(
+        "--against",
+        choices=("epoch", "time"),
+        default="epoch",
+        help="the horizontal axis of such a figure (default: %(default)s)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -27,10 +33,11 @@ def run(args: argparse.Namespace) -> int:
     from flax_resnet.runs.folder import RunFolder
 
     runs = [RunFolder(workdir) for workdir in args.workdir]
-    if len(runs) == 1 and args.output is None:
+    if len(runs) == 1 and args.output is None and args.against == "epoch":
         paths = plots.draw_run(runs[0], runs[0].config().reference_log)
     else:
-        paths = [plots.draw_comparison(runs, Path(args.output or "comparison.png"))]
+        output = Path(args.output or "comparison.png")
+        paths = [plots.draw_comparison(runs, output, args.against)]
     for path in paths:
         print(path)
     return 0

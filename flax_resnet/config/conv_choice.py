@@ -1,55 +1,119 @@
 """What computes a run's convolutions: XLA, or models/cpu."""
 
+import collections
 import functools
-from collections.abc import Sequence
+import logging
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
+from flax_resnet.config.build import build_model
 from flax_resnet.config.load import design_of
-from flax_resnet.models.cost import Convolution, ImageShape, convolutions
-from flax_resnet.models.cpu import conv as cpu_conv
-from flax_resnet.models.cpu.probe import onednn_speedup
-from flax_resnet.models.designs import Design
+from flax_resnet.models.cost import ImageShape, convolutions
+from flax_resnet.models.cpu import conv
+from flax_resnet.models.cpu.conv import IMPLEMENTATIONS, Pick, Shape
+from flax_resnet.models.cpu.measure import SECONDS, Timings, known, measure
 from flax_resnet.models.layers import Convolve
 from flax_resnet.process.paths import default_cache_dir
 
-CONVOLVE: dict[str, Convolve] = {
+logger = logging.getLogger(__name__)
+
+# The name of a rule; or, for each shape, what computes it in training and in evaluation.
+Choice = str | tuple[tuple[str, str, str], ...]
+
+RULES: dict[str, Pick | None] = {
     "native": None,
-    "winograd": cpu_conv.without_onednn,
-    "onednn": cpu_conv.fastest,
-    "onednn+winograd": functools.partial(cpu_conv.fastest, with_winograd=True),
+    "winograd": conv.without_onednn,
+    "onednn": conv.with_onednn,
+    "onednn+winograd": conv.with_onednn_and_winograd,
 }
 
-# The convolutions of an evaluation, and of an epoch's short last batch, which must compile fast.
-WITHOUT_WINOGRAD = {
-    "native": "native",
-    "winograd": "native",
-    "onednn": "onednn",
-    "onednn+winograd": "onednn",
-}
+# An estimate of what the fastest saves of XLA's time, of a multiply-add (forward) in a training
+# step. On 2 cores the revised network takes 20.5 ms an image with XLA's, 5.9 with these.
+SAVED_SECONDS = 3e-11
+MIN_SAVED_SECONDS = 1.0  # tracing the network to find its shapes takes nearly as long
+START_SECONDS = 3.0  # of the process that measures
 
-# Measured on 2 cores with the revised network at batch 128, which has 5 such convolutions of 189
-# million multiply-adds an image: 14 s of compilation against 2, 9.5 ms an image against 20.5.
-EXTRA_COMPILE_SECONDS = 2.5  # a convolution
-SAVED_SECONDS = 5.8e-11  # a multiply-add (forward), over a training step
-# Estimates: what oneDNN saves of XLA's time, where it is the faster at all; to find that out.
-ONEDNN_SAVED_SECONDS = 3e-11
-PROBE_SECONDS = 4.0
+
+@functools.cache
+def convolve(choice: Choice, *, evaluation: bool = False) -> Convolve:
+    """What a network calls for its convolutions.
+
+    Args:
+      choice: of `choose_conv`.
+      evaluation: what compiles fast: an evaluation, or an epoch's short last batch. Winograd's
+        algorithm is left out.
+    """
+    if isinstance(choice, str):
+        fast = {"winograd": "native", "onednn+winograd": "onednn"}
+        pick = RULES[fast.get(choice, choice) if evaluation else choice]
+    else:
+        pick = _look_up({shape: names[evaluation] for shape, *names in choice})
+    return pick and functools.partial(conv.convolve, pick=pick)
+
+
+def _look_up(table: Mapping[str, str]) -> Pick:
+    return lambda shape: table.get(str(shape), "native")
+
+
+def words(choice: Choice) -> str:
+    """The names of what computes, the most frequent first."""
+    if isinstance(choice, str):
+        return choice
+    names = collections.Counter(name for _, name, _ in choice)
+    return " and ".join(name for name, _ in names.most_common())
+
+
+def parse_choice(record: Any) -> Choice:
+    """A choice as JSON gives it back.
+
+    Raises:
+      ValueError: it is none.
+    """
+    if isinstance(record, str) and record in RULES:
+        return record
+    if not isinstance(record, list):
+        raise ValueError(f"conv must be a list, or one of {', '.join(RULES)}")
+    choice = []
+    for entry in record:
+        match entry:
+            case [str(shape), str(training), str(evaluation)]:
+                choice.append((shape, training, evaluation))
+            case _:
+                raise ValueError("conv must list a shape and two names each")
+    if unknown := {name for _, *names in choice for name in names} - IMPLEMENTATIONS.keys():
+        raise ValueError(f"conv has {min(unknown)!r}, not one of {', '.join(IMPLEMENTATIONS)}")
+    return tuple(choice)
+
+
+def conv_shapes(config: ConfigDict, image_shape: ImageShape) -> collections.Counter[Shape]:
+    """The convolutions of a config's network, and how often each is there.
+
+    Args:
+      config: checked by config.validate.
+      image_shape: (height, width, channels).
+    """
+    shapes: collections.Counter[Shape] = collections.Counter()
+
+    def note(shape: Shape) -> str:
+        shapes[shape] += 1
+        return "native"
+
+    model = build_model(config, 2, functools.partial(conv.convolve, pick=note))
+    images = jax.ShapeDtypeStruct((1, *image_shape), "float32")
+    jax.eval_shape(model.init, jax.random.key(0), images)
+    return shapes
 
 
 def choose_conv(
-    config: ConfigDict,
-    image_shape: ImageShape,
-    total_images: int,
-    devices: Sequence[Any],
-    recorded: str | None = None,
-) -> str:
-    """What computes the convolutions of a run: a key of CONVOLVE.
+    config: ConfigDict, image_shape: ImageShape, total_images: int, devices: Sequence[Any]
+) -> Choice:
+    """What computes the convolutions of a new run.
 
-    'auto' stands for the choice recorded with a resumed run, so that it computes on as it did. A
-    new run takes models/cpu where it runs on one CPU device and the time it will save over the
-    run's images exceeds what it takes longer to compile, or to find out whether oneDNN is there.
+    'auto' is XLA; but on one CPU device, of each convolution what is the fastest on this machine,
+    if that was measured before, or if measuring it now takes less than what it will save.
 
     Args:
       config: checked by config.validate.
@@ -57,40 +121,42 @@ def choose_conv(
       total_images: images that the whole run trains on, all epochs together; one that is only
         evaluated is a third.
       devices: the jax.Devices that share a batch.
-      recorded: what an earlier part of the run chose; None: a new run.
     """
     if config.conv != "auto":
         return config.conv
-    if recorded is not None:
-        return recorded
     if devices[0].platform != "cpu" or len(devices) > 1:
         return "native"
-    design = design_of(config)
-    work = total_images * sum(c.multiply_adds for c in convolutions(design, image_shape))
-    onednn = work * ONEDNN_SAVED_SECONDS > PROBE_SECONDS and (
-        onednn_speedup(config.dtype, default_cache_dir()) > 1
+    work = total_images * sum(c.multiply_adds for c in convolutions(design_of(config), image_shape))
+    if work * SAVED_SECONDS < MIN_SAVED_SECONDS:
+        return "native"
+    shapes, cache_dir = conv_shapes(config, image_shape), default_cache_dir()
+    timings = known(shapes, cache_dir)
+    if new := shapes.keys() - timings.keys():
+        if work * SAVED_SECONDS < START_SECONDS + SECONDS * len(new):
+            return "native"
+        logger.info(
+            "timing the network's %d convolutions on this processor, once: up to %.0f s",
+            len(new),
+            START_SECONDS + SECONDS * len(new),
+        )
+        timings |= measure(new, cache_dir)
+    return fastest(shapes, timings, total_images)
+
+
+def fastest(
+    shapes: Collection[Shape], timings: Mapping[Shape, Timings], total_images: int
+) -> Choice:
+    """Of each convolution what takes the least time for so many images, compiling included."""
+
+    def name(found: Timings, *, without: str = "") -> str:
+        def total(name: str) -> float:
+            return found[name].compile_seconds + total_images * found[name].seconds
+
+        return min((name for name in found if name != without), key=total, default="native")
+
+    measured = {shape: timings.get(shape, {}) for shape in shapes}
+    choice = tuple(
+        (str(shape), name(found), name(found, without="winograd"))
+        for shape, found in measured.items()
     )
-    winograd = winograd_work(design, image_shape, onednn) if config.dtype == "float32" else []
-    pays = total_images * sum(winograd) * SAVED_SECONDS > EXTRA_COMPILE_SECONDS * len(winograd)
-    if onednn:
-        return "onednn+winograd" if pays else "onednn"
-    return "winograd" if pays else "native"
-
-
-def winograd_work(design: Design, image_shape: ImageShape, onednn: bool) -> list[int]:
-    """Multiply-adds, of an image and forward, of each convolution that winograd.py computes.
-
-    Args:
-      design: the network.
-      image_shape: (height, width, channels).
-      onednn: whether oneDNN computes the others.
-    """
-
-    def computes(c: Convolution) -> bool:
-        images = 1, *c.outputs, c.channels
-        kernel = c.kernel_size, c.kernel_size, c.channels, c.features
-        if onednn:
-            return cpu_conv.gains_by_winograd(images, kernel, c.strides, c.kernel_size // 2)
-        return c.kernel_size == 3 and cpu_conv.uses_winograd(images, c.strides)
-
-    return [c.multiply_adds for c in convolutions(design, image_shape) if computes(c)]
+    return "native" if {n for _, *names in choice for n in names} == {"native"} else choice

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 
 from flax_resnet.config.build import abstract_checkpoint, build_eval_step, build_model
-from flax_resnet.config.conv_choice import CONVOLVE, WITHOUT_WINOGRAD, choose_conv
+from flax_resnet.config.conv_choice import Choice, choose_conv, convolve
 from flax_resnet.data.streaming import StreamedImages
 from flax_resnet.engine.dispatch import CompiledSteps
 from flax_resnet.engine.evaluate import Evaluation, Evaluator
@@ -47,7 +47,7 @@ class Model:
     data: DataInfo
     variables: Mapping[str, Any]
     step: int
-    conv: str | None = None
+    conv: Choice | None = None
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -176,30 +176,32 @@ class Model:
         return jax.device_put(self.variables, self._parallel.replicated)
 
     @functools.cached_property
-    def _compiled(self) -> dict[tuple[str, ...], Any]:
+    def _compiled(self) -> dict[tuple[Any, ...], Any]:
         """The programs by batch size, if that is fixed, views and convolutions."""
         return {}
 
-    def _conv_for(self, num_images: int) -> str:
+    def _conv_for(self, num_images: int) -> Choice:
         conv = self.conv
         if conv is None or self._parallel.num_devices > 1:
             # An evaluation is a third of a training step's work.
             devices = self._parallel.devices
             conv = choose_conv(self.config, self.image_shape, num_images // 3, devices)
-        return WITHOUT_WINOGRAD[conv]
+        return conv
 
-    def _eval_steps(self, views: str, conv: str) -> CompiledSteps:
+    def _eval_steps(self, views: str, conv: Choice) -> CompiledSteps:
         if (views, conv) not in self._compiled:
             classes = len(self.class_names)
-            step = build_eval_step(self.config, classes, views, CONVOLVE[conv])
+            step = build_eval_step(self.config, classes, views, convolve(conv, evaluation=True))
             self._compiled[views, conv] = self._parallel.compile_eval(step)
         return self._compiled[views, conv]
 
-    def _logits(self, images: jax.Array, views: str, conv: str) -> jax.Array:
+    def _logits(self, images: jax.Array, views: str, conv: Choice) -> jax.Array:
         """Logits [B, classes] of placed images [1, B, height, width, 3]."""
         key = str(images.shape[1]), views, conv
         if key not in self._compiled:
-            network = build_model(self.config, len(self.class_names), CONVOLVE[conv])
+            network = build_model(
+                self.config, len(self.class_names), convolve(conv, evaluation=True)
+            )
             predict = make_predict(network, make_normalize(self.config.mean, self.config.std))
             if views != "none":
                 predict = predict_views(predict, views)

@@ -65,6 +65,8 @@ class Measure:
         return self.wording.format(scaled) if scaled < 1e4 else f"{scaled:.3g}"
 
 
+Against = Literal["epoch", "time"]
+
 LOSS = Measure("loss", "cross-entropy loss", 1.0, "{:.4f}")
 ACCURACY = Measure("accuracy", "accuracy (%)", 100.0, "{:.2f}%")
 
@@ -98,7 +100,7 @@ def draw_run(run: RunFolder, reference_log: str | None) -> list[Path]:
     return paths
 
 
-def draw_comparison(runs: Sequence[RunFolder], output: Path) -> Path:
+def draw_comparison(runs: Sequence[RunFolder], output: Path, against: Against = "epoch") -> Path:
     """Writes one figure of several runs, loss on the left, accuracy on the right.
 
     Runs without an epoch are left out with a warning.
@@ -106,6 +108,7 @@ def draw_comparison(runs: Sequence[RunFolder], output: Path) -> Path:
     Args:
       runs: at least one of them with an epoch.
       output: the figure, .png, .svg or .pdf.
+      against: the horizontal axis: the epoch, or the time that training took until then.
 
     Returns:
       The file.
@@ -128,7 +131,7 @@ def draw_comparison(runs: Sequence[RunFolder], output: Path) -> Path:
     title = f"{len(drawn)} runs" if len(drawn) > 1 else short_name(next(iter(drawn)), 60)
     if len(datasets) == 1:
         title += f" on {datasets.pop()}"
-    save_figure(comparison_figure(drawn, title), output)
+    save_figure(comparison_figure(drawn, title, against=against), output)
     return output
 
 
@@ -204,6 +207,7 @@ def comparison_figure(
     runs: Mapping[str, Sequence[Row]],
     title: str,
     measures: Sequence[Measure] = (LOSS, ACCURACY),
+    against: Against = "epoch",
 ) -> Figure:
     """Loss and accuracy of several runs side by side, a color and a marker for each.
 
@@ -211,6 +215,7 @@ def comparison_figure(
       runs: name for the legend -> epochs, at least one each.
       title: of the figure.
       measures: one for each half, or for the whole of a narrower figure.
+      against: as for draw_comparison.
     """
     width = 11 if len(measures) > 1 else 6.4
     labels = [*(short_name(name, 60) for name in runs), "test", "train"]
@@ -223,9 +228,14 @@ def comparison_figure(
     for axes, measure in zip(grid, measures, strict=True):
         for i, rows in enumerate(runs.values()):
             color, marker = COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)]
-            _add_line(axes, rows, "train", measure, color, marker, thin=True)
-            _add_line(axes, rows, "test", measure, color, marker)
-        _finish_axes(axes, measure, max(rows[-1]["epoch"] for rows in runs.values()))
+            x = [float(row["epoch"]) for row in rows] if against == "epoch" else _minutes(rows)
+            _add_line(axes, rows, "train", measure, color, marker, thin=True, x=x)
+            _add_line(axes, rows, "test", measure, color, marker, x=x)
+        if against == "epoch":
+            _finish_axes(axes, measure, max(rows[-1]["epoch"] for rows in runs.values()))
+        else:
+            axes.set_xlim(left=0)
+            _finish_vertical(axes, measure, "training time (min)")
     lines = [
         Line2D([], [], color=COLORS[i % len(COLORS)], marker=MARKERS[i % len(MARKERS)], lw=1.8)
         for i in range(len(runs))
@@ -273,8 +283,12 @@ def _add_line(
     color: str,
     marker: str,
     thin: bool = False,
+    x: Sequence[float] | None = None,
 ) -> Line2D:
-    """Draws a metric of the rows; a value that was not finite leaves a gap."""
+    """Draws a metric of the rows; a value that was not finite leaves a gap.
+
+    `x` is where, by row; None: their epochs.
+    """
     raw = [row.get(f"{name}_{measure.field}") for row in rows]
     values = np.array([math.nan if v is None else v * measure.scale for v in raw])
     # A point between two gaps has no line, so it always gets a marker.
@@ -284,7 +298,7 @@ def _add_line(
         marked[:: math.ceil(len(values) / _MARKED_POINTS)] = True
         marked[-1] = True
     (line,) = axes.plot(
-        [row["epoch"] for row in rows],
+        [row["epoch"] for row in rows] if x is None else x,
         values,
         color=color,
         linestyle=DASHES[name],
@@ -306,6 +320,15 @@ def _finish_axes(axes: Axes, measure: Measure, last_epoch: int) -> None:
         margin = 0.025 * (last_epoch - 1)
         axes.set_xlim(0 if last_epoch > 10 else 1 - margin, last_epoch + margin)
     axes.xaxis.set_major_locator(MaxNLocator(10, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
+    _finish_vertical(axes, measure, "epoch")
+
+
+def _minutes(rows: Sequence[Row]) -> list[float]:
+    """The time that training took up to the end of each epoch."""
+    return [float(m) for m in np.cumsum([row["seconds"] for row in rows]) / 60]
+
+
+def _finish_vertical(axes: Axes, measure: Measure, xlabel: str) -> None:
     values = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.get_lines()])
     values = values[np.isfinite(values)]
     if measure is LOSS:
@@ -313,7 +336,7 @@ def _finish_axes(axes: Axes, measure: Measure, last_epoch: int) -> None:
     else:
         bottom, top = _accuracy_range(values)
         axes.set_ylim(bottom, top + 0.015 * (top - bottom))  # so that a line at 100% shows
-    style_axes(axes, "epoch", measure.axis)
+    style_axes(axes, xlabel, measure.axis)
 
 
 def _loss_top(values: np.ndarray) -> float:

@@ -25,7 +25,7 @@ def machine(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
         except importlib.metadata.PackageNotFoundError:
             versions[package] = None
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": usable_cores(),
         "devices": [device.device_kind for device in jax.local_devices()],
         "system": platform.platform(),
@@ -41,7 +41,8 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The processor's name."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))

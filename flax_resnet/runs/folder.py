@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from flax_resnet.config import load as configs
 from flax_resnet.config.compat import check_may_resume
+from flax_resnet.config.conv_choice import Choice, parse_choice
 from flax_resnet.config.fields import IMAGE_SIDE
 from flax_resnet.data.names import check_name
 from flax_resnet.process.errors import UserError, reason
@@ -49,14 +50,14 @@ class Arithmetic:
     """What decides a run's bits besides its config and its data.
 
     Attributes:
-      conv: the convolutions that config.conv='auto' chose.
+      conv: what computes the convolutions, as config.conv='auto' chose it.
       platform: of the devices: cpu, gpu, tpu.
       devices: how many shared a batch.
       processes: how many the devices belonged to.
       together: seeds of the runs that were one program, in their order; empty: this run alone.
     """
 
-    conv: str
+    conv: Choice
     platform: str
     devices: int
     processes: int = 1
@@ -242,10 +243,11 @@ class RunFolder:
 
         def info(values: dict[str, Any]) -> Arithmetic:
             values["together"] = tuple(values["together"]) if "together" in values else ()
+            values["conv"] = parse_choice(values["conv"])
             found = Arithmetic(**values)
             numbers = found.devices, found.processes, *found.together
-            if not isinstance(found.conv, str) or not all(isinstance(n, int) for n in numbers):
-                raise ValueError("conv must be a name, all else numbers")
+            if not all(isinstance(n, int) for n in numbers):
+                raise ValueError("devices, processes and together must be numbers")
             return found
 
         return self._parsed(self.arithmetic_file, info)

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from flax_resnet.config.conv_choice import choose_conv
+from flax_resnet.config.conv_choice import Choice, choose_conv, words
 from flax_resnet.data.batches import TrainBatches
 from flax_resnet.engine.mesh import DataParallel
 from flax_resnet.engine.processes import Processes
@@ -70,6 +70,7 @@ def choose_arithmetic(
     """
     platform, devices = parallel.devices[0].platform, parallel.num_devices
     before = run.arithmetic() if resumes else None
+    conv: Choice
     if together:
         conv = "native"
     elif before is not None and before.platform == platform and config.conv == "auto":
@@ -94,6 +95,6 @@ def _words(arithmetic: Arithmetic) -> str:
     seeds = len(arithmetic.together)
     together = f" in a program of {seeds} seeds" if seeds else ""
     return (
-        f"{arithmetic.devices} x {arithmetic.platform}{processes} with {arithmetic.conv} "
+        f"{arithmetic.devices} x {arithmetic.platform}{processes} with {words(arithmetic.conv)} "
         f"convolutions{together}"
     )

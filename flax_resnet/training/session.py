@@ -21,7 +21,7 @@ from flax_resnet.config.build import (
     build_train_step,
     keeps_averages,
 )
-from flax_resnet.config.conv_choice import CONVOLVE, WITHOUT_WINOGRAD
+from flax_resnet.config.conv_choice import Choice, convolve, words
 from flax_resnet.config.load import check_image_size, design_of
 from flax_resnet.data.batches import Chunk, TrainBatches
 from flax_resnet.data.dataset import STREAMED, Dataset
@@ -292,7 +292,7 @@ def _check_frozen(config: ConfigDict, params: Any) -> None:
 
 
 def _train_steps(
-    config: ConfigDict, data: DataInfo, batches: TrainBatches, parallel: DataParallel, conv: str
+    config: ConfigDict, data: DataInfo, batches: TrainBatches, parallel: DataParallel, conv: Choice
 ) -> dict[int, CompiledSteps]:
     """The training step for each batch size, not compiled yet.
 
@@ -304,7 +304,7 @@ def _train_steps(
                 config,
                 len(data.class_names),
                 batches.steps_per_epoch,
-                CONVOLVE[conv if size == batches.sizes[0] else WITHOUT_WINOGRAD[conv]],
+                convolve(conv, evaluation=size != batches.sizes[0]),
             )
         )
         for size in batches.sizes
@@ -316,13 +316,15 @@ def _evaluators(
     data: DataInfo,
     parallel: DataParallel,
     splits: dict[str, tuple[Any, Any]],
-    conv: str,
+    conv: Choice,
 ) -> dict[str, Evaluator]:
     """The evaluator of each split, around one compiled step; 'test_views' of the views, if any."""
 
     def evaluator(split: str, views: str = "none") -> Evaluator:
         if views not in compiled:
-            step = build_eval_step(config, len(data.class_names), views, convolve)
+            step = build_eval_step(
+                config, len(data.class_names), views, convolve(conv, evaluation=True)
+            )
             compiled[views] = parallel.compile_eval(step)
         images, labels = splits[split]
         return Evaluator(
@@ -334,7 +336,6 @@ def _evaluators(
             config.steps_per_dispatch,
         )
 
-    convolve = CONVOLVE[WITHOUT_WINOGRAD[conv]]
     compiled: dict[str, CompiledSteps] = {}
     evaluators = {name: evaluator(name) for name in splits}
     if config.test_views != "none":
@@ -402,7 +403,7 @@ def describe(session: Session, config: ConfigDict, progress: Progress) -> None:
         f"{parallel.num_devices} x {parallel.devices[0].device_kind}"
         f"{'' if session.processes.alone else f' of {jax.process_count()} processes'}, "
         f"{config.dtype}, "
-        f"{config.parallel}, {session.arithmetic.conv} convolutions; "
+        f"{config.parallel}, {words(session.arithmetic.conv)} convolutions; "
         f"{_count(session.num_epochs, 'epoch')} of {_count(steps, 'step')}; "
         f"files in {session.run.path}"
     )

@@ -8,7 +8,10 @@ import pytest
 from jax import lax
 
 from flax_resnet.models.cpu import conv as cpu_conv
+from flax_resnet.models.designs import MODELS
 from flax_resnet.models.resnet import Design, ResNet
+
+without_onednn = functools.partial(cpu_conv.convolve, pick=cpu_conv.without_onednn)
 
 
 def compare(shape: tuple[int, ...], features: int, size: int, strides: int, bound: float) -> None:
@@ -34,7 +37,7 @@ def compare(shape: tuple[int, ...], features: int, size: int, strides: int, boun
         y, vjp = jax.vjp(f, x, kernel)
         return y, *vjp(dy)
 
-    ours = outputs(cpu_conv.without_onednn, x, kernel, dy)
+    ours = outputs(without_onednn, x, kernel, dy)
     native = outputs(lax.conv_general_dilated, x, kernel, dy)
     for name, a, b in zip(("y", "dx", "dkernel"), ours, native, strict=True):
         error = float(np.abs(a - b).max() / np.abs(b).max())
@@ -86,6 +89,30 @@ def test_a_network_gives_the_same_logits_from_the_same_weights():
     variables = jax.tree.map(
         lambda leaf: rng.uniform(0, 0.1, leaf.shape).astype(np.float32), shapes
     )
-    fast = ResNet(design, 10, convolve=cpu_conv.without_onednn)
+    fast = ResNet(design, 10, convolve=without_onednn)
     ours, expected = (np.asarray(jax.jit(m.apply)(variables, images)) for m in (fast, native))
     np.testing.assert_allclose(ours, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("pick", "design", "expected"),
+    [
+        # Two in the first block and one in each other; not the stem, which has 3 channels.
+        (cpu_conv.without_onednn, "revised", 5),
+        (cpu_conv.with_onednn_and_winograd, "revised", 5),
+        # Maps of 15 and 7 pixels are padded to whole tiles; not the 24 channels before, the 3x3
+        # after.
+        (cpu_conv.with_onednn_and_winograd, "airbench94", 4),
+        (cpu_conv.with_onednn_and_winograd, "resnet20", 5),  # those of 64 channels
+    ],
+)
+def test_the_rules_take_winograd_where_it_is_worth_it(pick, design, expected):
+    picked = []
+
+    def note(shape: cpu_conv.Shape) -> str:
+        picked.append(pick(shape))
+        return "native"
+
+    network = ResNet(MODELS[design], 10, convolve=functools.partial(cpu_conv.convolve, pick=note))
+    jax.eval_shape(network.init, jax.random.key(0), jax.numpy.zeros((1, 32, 32, 3)))
+    assert picked.count("winograd") == expected

@@ -1,9 +1,6 @@
-"""oneDNN's convolutions against float64, forward and both gradients, and the probe for them."""
+"""oneDNN's convolutions against float64, forward and both gradients."""
 
 import functools
-import os
-import signal
-import subprocess
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +10,9 @@ from jax import lax
 
 from flax_resnet.models.cost import convolutions
 from flax_resnet.models.cpu import conv as cpu_conv
-from flax_resnet.models.cpu import onednn, probe
+from flax_resnet.models.cpu import onednn
+from flax_resnet.models.cpu.conv import Shape
+from flax_resnet.models.cpu.measure import known, measure
 from flax_resnet.models.designs import MODELS
 from flax_resnet.process.compile_cache import compile_program
 from flax_resnet.process.paths import default_cache_dir
@@ -22,9 +21,20 @@ from flax_resnet.process.paths import default_cache_dir
 BOUNDS = {"float32": 3e-5, "bfloat16": 6e-3}
 BATCH = 2
 
-needs_onednn = pytest.mark.skipif(
-    probe.onednn_speedup("float32", default_cache_dir()) == 0, reason="this jaxlib has no oneDNN"
-)
+fastest = functools.partial(cpu_conv.convolve, pick=cpu_conv.with_onednn)
+with_winograd = functools.partial(cpu_conv.convolve, pick=cpu_conv.with_onednn_and_winograd)
+
+
+@functools.cache
+def is_here(dtype: str) -> bool:
+    """Whether oneDNN can be called, asked of a process that it may end."""
+    shape = Shape(dtype, 3, 1, 1, 8, 8, 8, 8)
+    cache_dir = default_cache_dir()
+    found = known([shape], cache_dir) or measure([shape], cache_dir)
+    return "onednn" in found[shape]
+
+
+needs_onednn = pytest.mark.skipif(not is_here("float32"), reason="this jaxlib has no oneDNN")
 
 
 def shapes_of_all_designs() -> list[tuple[int, ...]]:
@@ -76,11 +86,11 @@ def compare(convolve, shape, features, size, strides, padding, dtype) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("shape", shapes_of_all_designs(), ids=str)
 def test_each_convolution_of_every_design(shape, dtype):
-    if dtype == "bfloat16" and probe.onednn_speedup(dtype, default_cache_dir()) == 0:
+    if dtype == "bfloat16" and not is_here(dtype):
         pytest.skip("no bfloat16 here")
     side, channels, features, size, strides = shape
     images = (BATCH, side, side, channels)
-    compare(cpu_conv.fastest, images, features, size, strides, size // 2, dtype)
+    compare(fastest, images, features, size, strides, size // 2, dtype)
 
 
 @needs_onednn
@@ -98,7 +108,7 @@ def test_each_convolution_of_every_design(shape, dtype):
     ids=str,
 )
 def test_other_shapes(shape, features, size, strides, padding):
-    compare(cpu_conv.fastest, shape, features, size, strides, padding, "float32")
+    compare(fastest, shape, features, size, strides, padding, "float32")
 
 
 @needs_onednn
@@ -108,39 +118,21 @@ def test_other_shapes(shape, features, size, strides, padding):
     [(16, True, 1), (40, True, 2), (11, False, 1), (10, False, 2)],
 )
 def test_the_kernels_gradient_in_chunks(batch, chunked, strides, dtype, monkeypatch):
-    if dtype == "bfloat16" and probe.onednn_speedup(dtype, default_cache_dir()) == 0:
+    if dtype == "bfloat16" and not is_here(dtype):
         pytest.skip("no bfloat16 here")
     monkeypatch.setattr(onednn, "UNCUT_BYTES", 0)
     monkeypatch.setattr(onednn, "CHUNK_PIXELS", 320)  # 8 images of 8x8, 20 of 4x4
     x, dy = (jnp.zeros((batch, side, side, 4), dtype) for side in (8, 8 // strides))
     gradient = functools.partial(onednn.kernel_gradient, strides=strides, padding=1, size=3)
     assert ("scan" in str(jax.make_jaxpr(gradient)(x, dy))) == chunked
-    compare(functools.partial(cpu_conv.fastest), (batch, 8, 8, 4), 6, 3, strides, 1, dtype)
+    compare(fastest, (batch, 8, 8, 4), 6, 3, strides, 1, dtype)
 
 
 @needs_onednn
 @pytest.mark.parametrize("side", [7, 15])
 def test_winograd_pads_to_whole_tiles(side, monkeypatch):
     monkeypatch.setattr(cpu_conv, "MIN_WINOGRAD_CHANNELS", 4)
-    convolve = functools.partial(cpu_conv.fastest, with_winograd=True)
     images, kernel = np.zeros((2, side, side, 4), np.float32), np.zeros((3, 3, 4, 4), np.float32)
-    lowered = outputs.lower(convolve, images, kernel, images, 1, 1).as_text()
+    lowered = outputs.lower(with_winograd, images, kernel, images, 1, 1).as_text()
     assert "onednn" not in lowered
-    compare(convolve, (2, side, side, 4), 4, 3, 1, 1, "float32")
-
-
-def test_the_probe_answers_once_for_a_machine(tmp_path, monkeypatch):
-    first = probe.onednn_speedup("float32", tmp_path)
-    monkeypatch.setattr(probe, "_in_a_process", lambda: pytest.fail("asked again"))
-    assert probe.onednn_speedup("float32", tmp_path) == first
-    assert probe.onednn_speedup("float64", tmp_path) == 0
-
-
-@pytest.mark.parametrize(
-    ("code", "kept"), [(-signal.SIGILL, True), (-signal.SIGINT, False), (1, True)]
-)
-def test_a_crash_is_an_answer_and_a_stop_is_none(tmp_path, monkeypatch, code, kept):
-    ended = subprocess.CompletedProcess([], code, "", "")
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: ended)
-    assert probe.onednn_speedup("float32", tmp_path) == 0
-    assert any(files for _, _, files in os.walk(tmp_path)) == kept
+    compare(with_winograd, (2, side, side, 4), 4, 3, 1, 1, "float32")

@@ -295,6 +295,17 @@ def test_comparison_has_both_measures_of_every_run() -> None:
     assert train.get_linewidth() < test.get_linewidth()
 
 
+def test_comparison_against_time_has_the_minutes_of_each_run() -> None:
+    slow = [row | {"seconds": 60.0} for row in make_rows(2)]
+    figure = plots.comparison_figure({"a": make_rows(3), "b": slow}, "2 runs", against="time")
+    for axes in figure.axes:
+        assert axes.get_xlabel() == "training time (min)"
+        assert axes.get_xlim()[0] == 0
+        first, *_, last = axes.get_lines()
+        np.testing.assert_allclose(np.asarray(first.get_xdata(), float), [2.5 / 60, 5 / 60, 0.125])
+        np.testing.assert_allclose(np.asarray(last.get_xdata(), float), [1, 2])
+
+
 @pytest.mark.parametrize(
     ("suffix", "start"), [(".png", b"\x89PNG"), (".SVG", b"<?xml"), (".pdf", b"%PDF")]
 )

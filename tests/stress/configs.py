@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 
 from flax_resnet.config.build import abstract_checkpoint, build_schedule, build_train_step
 from flax_resnet.config.compat import changed_field
-from flax_resnet.config.conv_choice import CONVOLVE
+from flax_resnet.config.conv_choice import convolve
 from flax_resnet.config.fields import FIELDS, FORMAT
 from flax_resnet.config.load import (
     CONFIGS,
@@ -194,8 +194,8 @@ def exercise(config: ConfigDict) -> None:
     last = config.num_epochs * STEPS_PER_EPOCH - 1
     rates = [float(schedule(step)) for step in {0, last // 3, last // 2, last}]
     assert all(0 <= rate <= config.learning_rate * 1.0001 for rate in rates), rates
-    convolve = CONVOLVE["winograd" if config.conv == "winograd" else "native"]
-    step = build_train_step(config, 10, STEPS_PER_EPOCH, convolve)
+    conv = "winograd" if config.conv == "winograd" else "native"
+    step = build_train_step(config, 10, STEPS_PER_EPOCH, convolve(conv))
     state, sums = abstract_checkpoint(config, 10, (side, side, 3))
     images = jax.ShapeDtypeStruct((2, side, side, 3), jnp.uint8)
     labels = jax.ShapeDtypeStruct((2,), jnp.int32)

@@ -1,23 +1,22 @@
 """Convolutions that are fast on XLA's CPU backend, in place of the native ones.
 
-`fastest`, where oneDNN can be called (probe.py):
-- 3x3, stride 1, float32, 64 channels or more: Winograd's algorithm (winograd.py), if asked for;
-- 1x1 in float32: one matrix product;
-- everything else: oneDNN (onednn.py).
+What computes a convolution is looked up by its shape: in a table of what was the fastest on this
+machine (measure.py), or by a rule.
 
-`without_onednn`:
-- 3x3, stride 1: Winograd's algorithm;
-- 3x3 otherwise: native forward and input gradient; the kernel's gradient, the native one's slowest
-  part, in chunks of the batch;
-- 1x1: one matrix product.
+- `native`: XLA's own.
+- `onednn`: oneDNN (onednn.py), where it can be called.
+- `winograd`: Winograd's algorithm (winograd.py), 3x3 of stride 1; slow to compile.
+- `product`: 1x1, as one matrix product.
+- `chunked`: 3x3, native but for the kernel's gradient, the native one's slowest part, which is
+  formed in chunks of the batch.
 
-What neither covers stays native. The mathematics is the same, in float32 rounded otherwise (within
-1e-4 of the native convolution, relative to the largest value).
+The mathematics is the same, in float32 rounded otherwise (within 1e-4 of the native convolution,
+relative to the largest value).
 """
 
 import functools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,32 +37,49 @@ MIN_WINOGRAD_CHANNELS = 64
 MAX_PADDED_AREA = 1.4  # of images padded to whole tiles, over their own: 7x7 pays, 3x3 does not
 
 
-def without_onednn(
-    lhs: Float[Array, "batch height width channels"],
-    rhs: Float[Array, "kernel kernel channels features"],
-    window_strides: Sequence[int],
-    padding: Any,
-    lhs_dilation: Sequence[int] | None = None,
-    rhs_dilation: Sequence[int] | None = None,
-    **others: Any,
-) -> Float[Array, "batch new_height new_width features"]:
-    """What flax.linen.Conv calls, with jax.lax.conv_general_dilated's arguments (NHWC, HWIO)."""
-    size, strides = rhs.shape[0], window_strides[0]
-    half = ((size // 2,) * 2,) * 2
-    plain = _is_plain(lhs, rhs, window_strides, lhs_dilation, rhs_dilation)
-    if plain and tuple(map(tuple, padding)) == half and lhs.shape[-1] >= MIN_CHANNELS:
-        if size == 1:
-            return _conv1x1(lhs[:, ::strides, ::strides], rhs)
-        if size == 3 and uses_winograd(lhs.shape, strides):
-            return winograd.conv3x3(lhs, rhs)
-        if size == 3:
-            return _conv3x3(lhs, rhs, strides)
-    return lax.conv_general_dilated(
-        lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, **others
-    )
+class Shape(NamedTuple):
+    """A convolution with a square kernel, equal strides and equal padding on all sides.
+
+    Attributes:
+      dtype: of images and kernel.
+      size: side of the kernel in pixels.
+      strides: in both directions.
+      padding: zeros on each side.
+      height, width: of the images, in pixels.
+      channels: of the images.
+      features: channels of the output.
+    """
+
+    dtype: str
+    size: int
+    strides: int
+    padding: int
+    height: int
+    width: int
+    channels: int
+    features: int
+
+    def __str__(self) -> str:
+        return f"{self.dtype} {self.described}"
+
+    @property
+    def described(self) -> str:
+        """All but the dtype: '3x3/2+1 32x32 64>128' has stride 2 and a padding of 1."""
+        kernel = f"{self.size}x{self.size}/{self.strides}+{self.padding}"
+        return f"{kernel} {self.height}x{self.width} {self.channels}>{self.features}"
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of one image, forward; products with the padding included."""
+        sides = self.height, self.width
+        height, width = ((s + 2 * self.padding - self.size) // self.strides + 1 for s in sides)
+        return self.size**2 * self.channels * self.features * height * width
 
 
-def fastest(
+Pick = Callable[[Shape], str]  # a key of IMPLEMENTATIONS
+
+
+def convolve(
     lhs: Float[Array, "batch height width channels"],
     rhs: Float[Array, "kernel kernel channels features"],
     window_strides: Sequence[int],
@@ -71,74 +87,105 @@ def fastest(
     lhs_dilation: Sequence[int] | None = None,
     rhs_dilation: Sequence[int] | None = None,
     *,
-    with_winograd: bool = False,
+    pick: Pick,
     **others: Any,
 ) -> Float[Array, "batch new_height new_width features"]:
-    """As `without_onednn`; `with_winograd` takes about 2 s longer to compile a convolution."""
-    size, strides, pads = rhs.shape[0], window_strides[0], {pad for pads in padding for pad in pads}
-    plain = (
-        _is_plain(lhs, rhs, window_strides, lhs_dilation, rhs_dilation)
-        and len(pads) == 1
-        and 0 <= min(pads) < size
-        and (size == 1 or lhs.shape[1] % strides == lhs.shape[2] % strides == 0)
-        and lhs.dtype in (jnp.float32, jnp.bfloat16)
-    )
-    if not plain:
+    """What flax.linen.Conv calls, with jax.lax.conv_general_dilated's arguments (NHWC, HWIO)."""
+    shape = _shape(lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation)
+    name = "native" if shape is None else pick(shape)
+    if shape is None or name == "native":
         return lax.conv_general_dilated(
             lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, **others
         )
-    if size == 1:
-        x = lhs[:, ::strides, ::strides]
-        return _conv1x1(x, rhs) if x.dtype == jnp.float32 else onednn.conv(x, rhs, 1, 0)
-    padding = min(pads)
-    float32 = lhs.dtype == jnp.float32
-    if with_winograd and float32 and gains_by_winograd(lhs.shape, rhs.shape, strides, padding):
-        return winograd.conv3x3_of_any_size(lhs, rhs)
-    return onednn.conv(lhs, rhs, strides, padding)
+    return IMPLEMENTATIONS[name](lhs, rhs, shape.strides, shape.padding)
 
 
-def gains_by_winograd(
-    shape: Sequence[int], kernel_shape: Sequence[int], strides: int, padding: int
-) -> bool:
-    """Whether winograd.py is faster than oneDNN in float32, by the shapes of images and kernel.
-
-    With few channels its transforms cost more than the products they save, and so they do where
-    much of a tile lies outside the images. In bfloat16 they would lose too many digits.
-    """
-    _, height, width, channels = shape
-    tiles = -(-height // winograd.TILE) * -(-width // winograd.TILE)
-    return (
-        tuple(kernel_shape[:2]) == (3, 3)
-        and (strides, padding) == (1, 1)
-        and min(channels, kernel_shape[3]) >= MIN_WINOGRAD_CHANNELS
-        and tiles * winograd.TILE**2 <= MAX_PADDED_AREA * height * width
-    )
-
-
-def _is_plain(
+def _shape(
     lhs: jax.Array,
     rhs: jax.Array,
     strides: Sequence[int],
+    padding: Any,
     lhs_dilation: Sequence[int] | None,
     rhs_dilation: Sequence[int] | None,
-) -> bool:
-    """A square kernel with equal strides, all its channels in one group, nothing dilated."""
-    return (
-        rhs.shape[0] == rhs.shape[1]
+) -> Shape | None:
+    """None: there is no `Shape` of it, as it is dilated, in groups, or unlike in its directions."""
+    (size, width, channels, features), (pad, *pads) = rhs.shape, {p for ps in padding for p in ps}
+    plain = (
+        size == width
         and strides[0] == strides[1]
-        and lhs.shape[3] == rhs.shape[2]
+        and not pads
+        and lhs.shape[3] == channels
         and all(d == 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ())))
     )
+    if not plain:
+        return None
+    _, height, width, _ = lhs.shape
+    return Shape(str(lhs.dtype), size, strides[0], pad, height, width, channels, features)
 
 
-def uses_winograd(shape: Sequence[int], strides: int) -> bool:
-    """Whether a 3x3 convolution of [batch, height, width, channels] goes through winograd.py."""
-    _, height, width, channels = shape
-    divides = height % winograd.TILE == 0 and width % winograd.TILE == 0
-    return strides == 1 and divides and channels >= MIN_CHANNELS
+def computes(name: str, shape: Shape) -> bool:
+    """Whether an implementation, a key of IMPLEMENTATIONS, computes convolutions of a shape."""
+    size, strides, padding = shape.size, shape.strides, shape.padding
+    divides = size == 1 or shape.height % strides == shape.width % strides == 0
+    return {
+        "native": True,
+        "onednn": 0 <= padding < size and divides and shape.dtype in ("float32", "bfloat16"),
+        # In bfloat16 it would lose too many digits.
+        "winograd": (size, strides, padding, shape.dtype) == (3, 1, 1, "float32"),
+        "product": (size, padding) == (1, 0),
+        "chunked": (size, padding) == (3, 1),
+    }[name]
 
 
-def _conv1x1(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def without_onednn(shape: Shape) -> str:
+    """Where oneDNN cannot be called: Winograd and products from 16 channels on."""
+    if shape.padding != shape.size // 2 or shape.channels < MIN_CHANNELS:
+        return "native"
+    if shape.size == 3:
+        tiles = shape.height % winograd.TILE == shape.width % winograd.TILE == 0
+        return "winograd" if shape.strides == 1 and tiles else "chunked"
+    return "product" if shape.size == 1 else "native"
+
+
+def with_onednn(shape: Shape) -> str:
+    """oneDNN, but for 1x1 in float32."""
+    if not computes("onednn", shape):
+        return "native"
+    return "product" if (shape.size, shape.dtype) == (1, "float32") else "onednn"
+
+
+def with_onednn_and_winograd(shape: Shape) -> str:
+    """As `with_onednn`, and Winograd's algorithm where it was the faster on the machine above.
+
+    With few channels its transforms cost more than the products they save, and so they do where
+    much of a tile lies outside the images.
+    """
+    tiles = -(-shape.height // winograd.TILE) * -(-shape.width // winograd.TILE)
+    gains = (
+        computes("winograd", shape)
+        and min(shape.channels, shape.features) >= MIN_WINOGRAD_CHANNELS
+        and tiles * winograd.TILE**2 <= MAX_PADDED_AREA * shape.height * shape.width
+    )
+    return "winograd" if gains else with_onednn(shape)
+
+
+def _native(x: jax.Array, kernel: jax.Array, strides: int, padding: int) -> jax.Array:
+    pads, axes = ((padding, padding),) * 2, ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(x, kernel, (strides, strides), pads, dimension_numbers=axes)
+
+
+def _onednn(x: jax.Array, kernel: jax.Array, strides: int, padding: int) -> jax.Array:
+    if kernel.shape[0] == 1:
+        x, strides = x[:, ::strides, ::strides], 1
+    return onednn.conv(x, kernel, strides, padding)
+
+
+def _winograd(x: jax.Array, kernel: jax.Array, strides: int, padding: int) -> jax.Array:
+    return winograd.conv3x3_of_any_size(x, kernel)
+
+
+def _conv1x1(x: jax.Array, kernel: jax.Array, strides: int, padding: int) -> jax.Array:
+    x = x[:, ::strides, ::strides]
     flat = _product(x.reshape(-1, x.shape[-1]), kernel[0, 0])
     return flat.reshape(*x.shape[:3], -1)
 
@@ -163,28 +210,22 @@ def _product_backward(
 _product.defvjp(_product_forward, _product_backward)
 
 
-def _native3x3(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
-    return lax.conv_general_dilated(
-        x, kernel, (strides, strides), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
-
-
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _conv3x3(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
-    return _native3x3(x, kernel, strides)
+    return _native(x, kernel, strides, 1)
 
 
 def _conv3x3_forward(
     x: jax.Array, kernel: jax.Array, strides: int
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _native3x3(x, kernel, strides), (x, kernel)
+    return _native(x, kernel, strides, 1), (x, kernel)
 
 
 def _conv3x3_backward(
     strides: int, residuals: tuple[jax.Array, jax.Array], dy: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = residuals
-    (dx,) = jax.linear_transpose(lambda x: _native3x3(x, kernel, strides), x)(dy)
+    (dx,) = jax.linear_transpose(lambda x: _native(x, kernel, strides, 1), x)(dy)
     return dx, kernel_gradient3x3(x, dy, strides)
 
 
@@ -225,3 +266,12 @@ def kernel_gradient3x3(
     )
     total, _ = lax.scan(add_chunk, start, chunks)
     return jnp.stack([t.T for t in total]).reshape(3, 3, channels, features)
+
+
+IMPLEMENTATIONS: dict[str, Callable[[jax.Array, jax.Array, int, int], jax.Array]] = {
+    "native": _native,
+    "onednn": _onednn,
+    "winograd": _winograd,
+    "product": _conv1x1,
+    "chunked": lambda x, kernel, strides, _: _conv3x3(x, kernel, strides),
+}
