@@ -16,6 +16,7 @@ def get_config() -> ConfigDict:
     """Returns airbench94 with 0.37 of its multiply-adds, for 6 epochs."""
     config = airbench.muon("airbench94")
     config.num_epochs = 6
+    config.dtype = "bfloat16"
     config.design.stage_channels = (32, 128, 256)
     config.stem_bias_epochs = 2
     return config

@@ -3,14 +3,14 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from flax_resnet.models.max_pool import tile_max
+from flax_resnet.models.max_pool import max3x3, tile_max
 from flax_resnet.models.norm import BatchNorm, Dtype
 
 InitName = Literal["pytorch", "he_normal", "dirac"]
@@ -170,8 +170,7 @@ class MaxPool(nn.Module):
     @nn.compact
     def __call__(self, x: Images) -> Float[Array, "batch new_height new_width channels"]:
         """Halves height and width."""
-        padding: Any = ((1, 1), (1, 1))  # linen declares only its names for paddings
-        return nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding=padding)
+        return max3x3(x)
 
 
 class TilePool(nn.Module):
