@@ -2,7 +2,7 @@
 
 The paper's recipe, with Adam and PyTorch's own initial weights, or airbench94, with its Muon and
 our initial weights; the networks are those of the tests. It writes metrics.jsonl as train.py does,
-in a folder that `flax_resnet paper` and `compare` read; the same command resumes it.
+in a folder that `flax_resnet paper`, `compare` and `plot` read; the same command resumes it.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import torch
 from ml_collections import ConfigDict
 
 from flax_resnet.config.build import build_model, build_optimizer, build_schedule
-from flax_resnet.config.load import design_of, find_config, load_config
+from flax_resnet.config.load import design_of, find_config, load_config, to_json
 from flax_resnet.data.batches import TrainBatches, eval_chunks, prefetch
 from flax_resnet.data.load import load_dataset
 from flax_resnet.data.transforms import build_transforms
@@ -172,6 +172,7 @@ def main() -> None:
     versions = machine(("torch", "numpy"))
     if device == "cuda":
         versions["devices"] = [torch.cuda.get_device_name()]
+    (args.workdir / "config.json").write_text(to_json(config))
     (args.workdir / "machines.json").write_text(json.dumps([versions], indent=2) + "\n")
     for epoch in range(first, args.epochs or config.num_epochs):
         start = time.perf_counter()

@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     _, shape = classes_and_shape(args, config)
     check_image_size(config, shape)
     shapes = conv_shapes(config, shape)
-    timings = measure(shapes, default_cache_dir())
+    timings = measure(shapes, config.batch_size, default_cache_dir())
     if not timings:
         raise UserError("it was interrupted: nothing was kept")
     choice = {name: picked for name, picked, _ in fastest(shapes, timings, LONG_RUN)}

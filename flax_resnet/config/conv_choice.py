@@ -130,7 +130,7 @@ def choose_conv(
     if work * SAVED_SECONDS < MIN_SAVED_SECONDS:
         return "native"
     shapes, cache_dir = conv_shapes(config, image_shape), default_cache_dir()
-    timings = known(shapes, cache_dir)
+    timings = known(shapes, config.batch_size, cache_dir)
     if new := shapes.keys() - timings.keys():
         if work * SAVED_SECONDS < START_SECONDS + SECONDS * len(new):
             return "native"
@@ -139,7 +139,7 @@ def choose_conv(
             len(new),
             START_SECONDS + SECONDS * len(new),
         )
-        timings |= measure(new, cache_dir)
+        timings |= measure(new, config.batch_size, cache_dir)
     return fastest(shapes, timings, total_images)
 
 

@@ -80,8 +80,8 @@ def measurements(monkeypatch, tmp_path):
     """What choose_conv asks to be measured; the answer is that oneDNN is twice as fast."""
     asked = []
 
-    def measure(shapes, cache_dir):
-        assert cache_dir == tmp_path
+    def measure(shapes, batch_size, cache_dir):
+        assert (batch_size, cache_dir) == (128, tmp_path)
         asked.extend(shapes)
         return {s: {"native": Timing(2e-3, 0.1), "onednn": Timing(1e-3, 0.1)} for s in shapes}
 

@@ -31,8 +31,10 @@ from flax_resnet.process.malloc import keep_freed_memory
 
 logger = logging.getLogger(__name__)
 
-MULTIPLY_ADDS = 2**31  # of a trial, forward; in at most so many images:
+# A trial takes a batch of the run's size: the transforms of Winograd's kernels do not grow with it.
+# But not more images than these, nor than have so many multiply-adds forward.
 MAX_IMAGES = 128
+MULTIPLY_ADDS = 2_500_000_000
 ROUNDS = 6  # the first two touch new memory, and do not count
 MIN_CHANNELS = 32  # for Winograd's algorithm, which takes 3 s to compile and gains nothing below
 SECONDS = 2.0  # an estimate: what a shape takes to measure; ten times that ends the process
@@ -55,15 +57,17 @@ class Timing(NamedTuple):
 Timings = dict[str, Timing]  # by implementation; empty: nothing could be measured
 
 
-def known(shapes: Collection[Shape], cache_dir: Path) -> dict[Shape, Timings]:
+def known(shapes: Collection[Shape], batch_size: int, cache_dir: Path) -> dict[Shape, Timings]:
     """What was measured before of `shapes`, on this processor and with this jaxlib."""
     kept = _kept(_file(cache_dir))
-    return {shape: kept[str(shape)] for shape in shapes if str(shape) in kept}
+    keys = {shape: _key(shape, batch_size) for shape in shapes}
+    return {shape: kept[key] for shape, key in keys.items() if key in kept}
 
 
-def measure(shapes: Collection[Shape], cache_dir: Path) -> dict[Shape, Timings]:
+def measure(shapes: Collection[Shape], batch_size: int, cache_dir: Path) -> dict[Shape, Timings]:
     """The timings of `shapes`, measured now and kept; of none of them if it is interrupted."""
-    answer = _in_a_process(shapes, use_onednn=sys.platform == "linux" and _is_x86())
+    keys = {_key(shape, batch_size): shape for shape in shapes}
+    answer = _in_a_process(keys, use_onednn=sys.platform == "linux" and _is_x86())
     if answer is None:
         return {}
     file = _file(cache_dir)
@@ -72,13 +76,21 @@ def measure(shapes: Collection[Shape], cache_dir: Path) -> dict[Shape, Timings]:
         write_text(file, json.dumps(_kept(file) | answer, indent=1))
     except OSError as error:
         logger.warning("%s cannot be written: %s", file, reason(error))
-    return {shape: answer[str(shape)] for shape in shapes}
+    return {shape: answer[key] for key, shape in keys.items()}
+
+
+def _images(shape: Shape, batch_size: int) -> int:
+    return max(1, min(batch_size, MAX_IMAGES, MULTIPLY_ADDS // shape.multiply_adds))
+
+
+def _key(shape: Shape, batch_size: int) -> str:
+    return f"{_images(shape, batch_size)} of {shape}"
 
 
 def _kept(file: Path) -> dict[str, Timings]:
-    """By shapes; none if there is no file yet, or a damaged one."""
+    """By keys; none if there is no file yet, or a damaged one."""
     try:
-        return {shape: _timings(record) for shape, record in json.loads(read_text(file)).items()}
+        return {key: _timings(record) for key, record in json.loads(read_text(file)).items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
 
@@ -105,7 +117,7 @@ def _file(cache_dir: Path) -> Path:
     return cache_dir / "convolutions" / f"{digest}.json"
 
 
-def _in_a_process(shapes: Collection[Shape], *, use_onednn: bool) -> dict[str, Timings] | None:
+def _in_a_process(keys: dict[str, Shape], *, use_onednn: bool) -> dict[str, Timings] | None:
     """What the process prints; None: it was stopped."""
     command = [sys.executable, "-m", "flax_resnet.models.cpu.measure"]
     try:
@@ -113,9 +125,9 @@ def _in_a_process(shapes: Collection[Shape], *, use_onednn: bool) -> dict[str, T
             command,
             cwd=Path(__file__).parents[3],
             env=os.environ | {"JAX_PLATFORMS": "cpu"},
-            input=json.dumps({"shapes": list(shapes), "use_onednn": use_onednn}),
+            input=json.dumps({"shapes": keys, "use_onednn": use_onednn}),
             capture_output=True,
-            timeout=30 + 10 * SECONDS * len(shapes),
+            timeout=30 + 10 * SECONDS * len(keys),
             text=True,
         )
         code, output = done.returncode, done.stdout
@@ -125,17 +137,15 @@ def _in_a_process(shapes: Collection[Shape], *, use_onednn: bool) -> dict[str, T
         return None
     try:
         answer = json.loads(output)
-        return {str(shape): _timings(answer[str(shape)]) for shape in shapes}
+        return {key: _timings(answer[key]) for key in keys}
     except (ValueError, KeyError, TypeError):  # it crashed, or could not compile
         if use_onednn:
-            return _in_a_process(shapes, use_onednn=False)
-        return {str(shape): {} for shape in shapes}
+            return _in_a_process(keys, use_onednn=False)
+        return {key: {} for key in keys}
 
 
-def time_shape(shape: Shape, *, use_onednn: bool) -> Timings:
+def time_shape(shape: Shape, images: int, *, use_onednn: bool) -> Timings:
     """Times each implementation of one shape, in this process, which oneDNN may end."""
-    images = 1 << max(0, (MULTIPLY_ADDS // shape.multiply_adds).bit_length() - 1)
-    images = min(MAX_IMAGES, images)
     rng = np.random.default_rng(0)
     x, kernel = (
         jax.device_put(rng.standard_normal(sides, np.float32).astype(shape.dtype))
@@ -172,6 +182,8 @@ def time_shape(shape: Shape, *, use_onednn: bool) -> Timings:
     seconds = dict.fromkeys(right, float("inf"))
     for round in range(ROUNDS):  # in turns: other programs may use the processor for a while
         for name in right:
+            if round > 2 and seconds[name] > 2 * min(seconds.values()):
+                continue
             start = time.perf_counter()
             jax.block_until_ready(programs[name][0](x, kernel))
             if round >= 2:
@@ -188,13 +200,13 @@ def _agrees(found: list[jax.Array], expected: list[jax.Array], dtype: str) -> bo
 
 
 def main() -> None:
-    """Reads {"shapes", "use_onednn"} as JSON, prints the timings as JSON."""
+    """Reads {"shapes": by keys, "use_onednn"} as JSON, prints the timings as JSON."""
     keep_freed_memory()  # as training does
     asked = json.load(sys.stdin)
     answer = {}
-    for values in asked["shapes"]:
-        shape = Shape(*values)
-        answer[str(shape)] = time_shape(shape, use_onednn=asked["use_onednn"])
+    for key, values in asked["shapes"].items():
+        images = int(key.split()[0])
+        answer[key] = time_shape(Shape(*values), images, use_onednn=asked["use_onednn"])
     print(json.dumps(answer))
 
 
