@@ -14,6 +14,7 @@ from flax_resnet.__main__ import COMMANDS, main
 from flax_resnet.data.image_files import resize_and_crop
 from flax_resnet.data.load import load_dataset
 from flax_resnet.inference.model import Model, load
+from flax_resnet.models.cpu.conv import IMPLEMENTATIONS
 from flax_resnet.runs.metrics_log import read_metrics
 from tests.conftest import ROOT
 
@@ -44,6 +45,19 @@ def test_summary_asks_for_what_it_cannot_know(capsys):
     assert "7 classes" in capsys.readouterr().out
     assert main([*arguments, "--classes", "7", "--image-size", "8"]) == 2
     assert "config.design.pool_size is 4" in capsys.readouterr().err
+
+
+def test_tune_times_each_convolution_and_keeps_it(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("FLAX_RESNET_CACHE", str(tmp_path))
+    small = ["--config.batch_size=2", "--config.design.stage_channels=(4,4,4,4)"]
+    assert main(["tune", "--config", "quickstart", "--config.dtype=bfloat16", *small]) == 0
+    title, _, _, header, *rows, _, _, total = capsys.readouterr().out.splitlines()
+    assert title.startswith("revised, bfloat16, on ")
+    assert header.split()[:3] == ["Convolution", "Number", "native"]
+    assert rows[0].startswith("3x3/1+1 32x32 3>") and rows[0].split()[-1] in IMPLEMENTATIONS
+    assert "ms an image by XLA" in total
+    (kept,) = (tmp_path / "convolutions").iterdir()
+    assert len(json.loads(kept.read_text())) == len(rows)
 
 
 def test_evaluate_gives_the_last_epochs_metrics(tiny_run, capsys):
