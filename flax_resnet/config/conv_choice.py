@@ -34,7 +34,7 @@ RULES: dict[str, Pick | None] = {
 # step. On 2 cores the revised network takes 20.5 ms an image with XLA's, 5.9 with these.
 SAVED_SECONDS = 3e-11
 # Winograd's algorithm keeps 2.25 times the images for its gradient, and other layers lose the
-# cache: with gains of up to a sixth alone, ResNet-50 was slower by an eighth.
+# cache: where it gained up to a sixth alone, ResNet-50 was slower with it (docs/performance.md).
 WINOGRAD_FACTOR = 1.2
 MIN_SAVED_SECONDS = 1.0  # tracing the network to find its shapes takes nearly as long
 START_SECONDS = 3.0  # of the process that measures
