@@ -62,8 +62,14 @@ def test_the_choice_of_convolutions_is_recorded_and_kept(tiny_run, tmp_path, one
     (workdir / "arithmetic.json").write_text(json.dumps(record | {"conv": "winograd"}))
     train_and_evaluate(tiny_config(num_epochs=3), workdir, devices=one_device)
     assert any("winograd convolutions" in line for line in log_lines)
-    (workdir / "arithmetic.json").write_text(json.dumps(record | {"devices": 2}))
+    table = [["float32 1x1/1+0 8x8 4>4", "product", "native"]]
+    (workdir / "arithmetic.json").write_text(json.dumps(record | {"conv": table}))
     train_and_evaluate(tiny_config(num_epochs=4), workdir, devices=one_device)
+    assert any("product convolutions" in line for line in log_lines)
+    assert not any("not bit-for-bit" in line for line in log_lines)
+    assert json.loads((workdir / "arithmetic.json").read_text())["conv"] == table
+    (workdir / "arithmetic.json").write_text(json.dumps(record | {"devices": 2}))
+    train_and_evaluate(tiny_config(num_epochs=5), workdir, devices=one_device)
     assert any("not bit-for-bit" in line for line in log_lines)
 
 
