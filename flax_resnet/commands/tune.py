@@ -29,13 +29,13 @@ def run(args: argparse.Namespace) -> int:
     check_image_size(config, shape)
     shapes = conv_shapes(config, shape)
     timings = measure(shapes, config.batch_size, default_cache_dir())
-    if not timings:
-        raise UserError("it was interrupted: nothing was kept")
+    if not timings or not all(timings.values()):
+        raise UserError("the convolutions could not be timed: the process that does it ended early")
     choice = {name: picked for name, picked, _ in fastest(shapes, timings, LONG_RUN)}
     names = [n for n in IMPLEMENTATIONS if any(n in found for found in timings.values())]
     rows, native, picked = [], 0.0, 0.0
     for conv, times in shapes.items():
-        found, name = timings[conv], choice.get(str(conv), "native")
+        found, name = timings[conv], choice[str(conv)]
         cells = [f"{1e6 * found[n].seconds:,.0f}" if n in found else "" for n in names]
         rows.append((conv.described, str(times), *cells, name))
         native += times * found["native"].seconds

@@ -228,7 +228,7 @@ def comparison_figure(
     for axes, measure in zip(grid, measures, strict=True):
         for i, rows in enumerate(runs.values()):
             color, marker = COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)]
-            x = [float(row["epoch"]) for row in rows] if against == "epoch" else _minutes(rows)
+            x = None if against == "epoch" else _minutes(rows)
             _add_line(axes, rows, "train", measure, color, marker, thin=True, x=x)
             _add_line(axes, rows, "test", measure, color, marker, x=x)
         if against == "epoch":

@@ -88,6 +88,15 @@ def test_what_is_stopped_leaves_no_answer(tmp_path, monkeypatch):
     assert not any(files for _, _, files in os.walk(tmp_path))
 
 
+def test_what_takes_too_long_leaves_no_answer(tmp_path, monkeypatch):
+    def run(*_, timeout: float, **__):
+        raise subprocess.TimeoutExpired("", timeout)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    assert measure(SHAPES[:1], 2, tmp_path) == {}
+    assert known(SHAPES[:1], 2, tmp_path) == {}
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"SHAPE": 3}', '{"SHAPE": {"native": []}}'])
 def test_a_damaged_file_is_measured_again(text, tmp_path, monkeypatch):
     answer = {KEY: {"native": [1e-3, 0.1]}}

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from flax_resnet.runs.folder import RunFolder
 from flax_resnet.runs.metrics_log import Row, read_metrics
 
 pytest.importorskip("torch")
@@ -50,3 +51,4 @@ def test_airbench94_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert last["test_accuracy"] > 0.9
     assert abs(last["test_views_accuracy"] - last["test_accuracy"]) < 0.2
     assert 0 < last["learning_rate"] < first["learning_rate"]
+    assert RunFolder(tmp_path).config().model == "airbench94"

@@ -36,7 +36,8 @@ logger = logging.getLogger(__name__)
 MAX_IMAGES = 128
 MULTIPLY_ADDS = 2_500_000_000
 ROUNDS = 6  # the first two touch new memory, and do not count
-MIN_CHANNELS = 32  # for Winograd's algorithm, which takes 3 s to compile and gains nothing below
+# Winograd's algorithm takes 3 s to compile, and gains nothing with fewer channels.
+WINOGRAD_CHANNELS = 32
 SECONDS = 2.0  # an estimate: what a shape takes to measure; ten times that ends the process
 STOPPED = {-signal.SIGINT, -signal.SIGTERM, -signal.SIGHUP, -signal.SIGKILL}
 MAX_ERROR = {"float32": 1e-4, "bfloat16": 2e-2}  # relative to the largest value
@@ -65,9 +66,9 @@ def known(shapes: Collection[Shape], batch_size: int, cache_dir: Path) -> dict[S
 
 
 def measure(shapes: Collection[Shape], batch_size: int, cache_dir: Path) -> dict[Shape, Timings]:
-    """The timings of `shapes`, measured now and kept; of none of them if it is interrupted."""
-    keys = {_key(shape, batch_size): shape for shape in shapes}
-    answer = _in_a_process(keys, use_onednn=sys.platform == "linux" and _is_x86())
+    """The timings of `shapes`, measured now and kept; none if that is stopped or takes too long."""
+    trials = {_key(shape, batch_size): (_images(shape, batch_size), shape) for shape in shapes}
+    answer = _in_a_process(trials, use_onednn=sys.platform == "linux" and _is_x86())
     if answer is None:
         return {}
     file = _file(cache_dir)
@@ -76,7 +77,7 @@ def measure(shapes: Collection[Shape], batch_size: int, cache_dir: Path) -> dict
         write_text(file, json.dumps(_kept(file) | answer, indent=1))
     except OSError as error:
         logger.warning("%s cannot be written: %s", file, reason(error))
-    return {shape: answer[key] for key, shape in keys.items()}
+    return {shape: answer[key] for key, (_, shape) in trials.items()}
 
 
 def _images(shape: Shape, batch_size: int) -> int:
@@ -117,31 +118,33 @@ def _file(cache_dir: Path) -> Path:
     return cache_dir / "convolutions" / f"{digest}.json"
 
 
-def _in_a_process(keys: dict[str, Shape], *, use_onednn: bool) -> dict[str, Timings] | None:
-    """What the process prints; None: it was stopped."""
+def _in_a_process(
+    trials: dict[str, tuple[int, Shape]], *, use_onednn: bool
+) -> dict[str, Timings] | None:
+    """What the process prints; None: it was stopped, or took too long."""
     command = [sys.executable, "-m", "flax_resnet.models.cpu.measure"]
     try:
         done = subprocess.run(
             command,
             cwd=Path(__file__).parents[3],
             env=os.environ | {"JAX_PLATFORMS": "cpu"},
-            input=json.dumps({"shapes": keys, "use_onednn": use_onednn}),
+            input=json.dumps({"trials": trials, "use_onednn": use_onednn}),
             capture_output=True,
-            timeout=30 + 10 * SECONDS * len(keys),
+            timeout=30 + 10 * SECONDS * len(trials),
             text=True,
         )
         code, output = done.returncode, done.stdout
-    except (OSError, subprocess.SubprocessError):
-        code, output = 1, ""
+    except (OSError, subprocess.SubprocessError):  # it took too long
+        return None
     if code in STOPPED:
         return None
     try:
         answer = json.loads(output)
-        return {key: _timings(answer[key]) for key in keys}
+        return {key: _timings(answer[key]) for key in trials}
     except (ValueError, KeyError, TypeError):  # it crashed, or could not compile
         if use_onednn:
-            return _in_a_process(keys, use_onednn=False)
-        return {key: {} for key in keys}
+            return _in_a_process(trials, use_onednn=False)
+        return {key: {} for key in trials}
 
 
 def time_shape(shape: Shape, images: int, *, use_onednn: bool) -> Timings:
@@ -174,7 +177,7 @@ def time_shape(shape: Shape, images: int, *, use_onednn: bool) -> Timings:
         if computes(name, shape)
         and (name != "onednn" or use_onednn)
         and (name != "chunked" or not use_onednn)  # which always beats it
-        and (name != "winograd" or min(shape.channels, shape.features) >= MIN_CHANNELS)
+        and (name != "winograd" or min(shape.channels, shape.features) >= WINOGRAD_CHANNELS)
     ]
     programs = {name: program(name) for name in names}
     expected = programs["native"][0](x, kernel)
@@ -200,13 +203,12 @@ def _agrees(found: list[jax.Array], expected: list[jax.Array], dtype: str) -> bo
 
 
 def main() -> None:
-    """Reads {"shapes": by keys, "use_onednn"} as JSON, prints the timings as JSON."""
+    """Reads {"trials": {key: [images, shape]}, "use_onednn"} as JSON, prints the timings."""
     keep_freed_memory()  # as training does
     asked = json.load(sys.stdin)
     answer = {}
-    for key, values in asked["shapes"].items():
-        images = int(key.split()[0])
-        answer[key] = time_shape(Shape(*values), images, use_onednn=asked["use_onednn"])
+    for key, (images, shape) in asked["trials"].items():
+        answer[key] = time_shape(Shape(*shape), images, use_onednn=asked["use_onednn"])
     print(json.dumps(answer))
 
 
