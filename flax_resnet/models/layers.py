@@ -1,13 +1,13 @@
 """The layers of a network, made alike: convolution, BatchNorm, pools and linear layer."""
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
 from jaxtyping import Array, Float
 
 from flax_resnet.models.max_pool import max3x3, tile_max
@@ -47,6 +47,7 @@ KERNEL_INITS = {
 }
 
 
+@jax.custom_jvp
 def _relu(x: jax.Array) -> jax.Array:
     """nn.relu, as a selection.
 
@@ -54,6 +55,14 @@ def _relu(x: jax.Array) -> jax.Array:
     all the additions before. A selection has two operands, too many for that.
     """
     return jnp.where(x <= 0, jnp.zeros((), x.dtype), x)
+
+
+@_relu.defjvp
+def _relu_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    """By the output: the input need not be kept for the gradient, nor be written at all."""
+    (x,), (dx,) = primals, tangents
+    y = _relu(x)
+    return y, jnp.where(y <= 0, jnp.zeros((), x.dtype), dx)
 
 
 def _in_float32(activation: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
@@ -70,10 +79,18 @@ def _in_float32(activation: Callable[[jax.Array], jax.Array]) -> Callable[[jax.A
     return compute
 
 
-# PyTorch's GELU is the exact one, linen's default its approximation by tanh.
+def _gelu(x: jax.Array) -> jax.Array:
+    """Hendrycks and Gimpel 2016 (arXiv 1606.08415), section 2, as PyTorch computes it.
+
+    linen's exact one is by erfc, which keeps the digits of values below 1e-6 and takes twice as
+    long on a CPU.
+    """
+    return x * 0.5 * (1 + lax.erf(x * 0.5**0.5))
+
+
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": _relu,
-    "gelu": _in_float32(functools.partial(nn.gelu, approximate=False)),
+    "gelu": _in_float32(_gelu),
     "silu": _in_float32(nn.silu),
 }
 

@@ -9,9 +9,13 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
+from flax_resnet.models.cpu.onednn import largest_divisor
+
 Dtype = Any
 # (normalized images, mean, biased variance)
 Normalized = tuple[jax.Array, jax.Array, jax.Array]
+
+MAX_ROWS = 7  # of 8 or more, XLA makes several loops, which take twice as long
 
 
 class BatchNorm(nn.Module):
@@ -63,7 +67,9 @@ class BatchNorm(nn.Module):
             return ((x - running_mean.value) * factor + bias).astype(self.dtype)
         # Images of 16 bits have lost more digits to a distant mean than float32 sums of them do.
         shift = running_mean.value if inputs.dtype.itemsize > 2 else None
-        normalized: Any = normalize_batch(inputs, scale, bias, shift, self.epsilon, self.axis_name)
+        normalized: Any = normalize_batch(
+            inputs, scale, bias, shift, self.epsilon, self.axis_name, self.dtype
+        )
         y, mean, var = normalized
         if not self.is_initializing():
             count = inputs.size // features
@@ -73,10 +79,10 @@ class BatchNorm(nn.Module):
             keep, take = self.momentum, 1 - self.momentum
             running_mean.value = keep * running_mean.value + take * mean
             running_var.value = keep * running_var.value + take * unbiased
-        return y.astype(self.dtype)
+        return y
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
 def normalize_batch(
     x: Float[Array, "batch height width channels"],
     scale: Float[Array, " channels"],
@@ -84,6 +90,7 @@ def normalize_batch(
     shift: Float[Array, " channels"] | None,
     epsilon: float,
     axis_name: str | None,
+    dtype: Dtype,
 ) -> Normalized:
     """Normalizes by the batch's own statistics (Ioffe and Szegedy 2015, algorithm 1).
 
@@ -102,11 +109,12 @@ def normalize_batch(
         depend on it, so it has no gradient. None is 0, which XLA's CPU backend sums faster.
       epsilon: added to the variance.
       axis_name: mapped axis over which the statistics are shared; None: those of the local batch.
+      dtype: of the normalized images.
 
     Returns:
       The normalized images, the mean and the biased variance.
     """
-    return _forward(x, scale, bias, shift, epsilon, axis_name)[0]
+    return _forward(x, scale, bias, shift, epsilon, axis_name, dtype)[0]
 
 
 def _forward(
@@ -116,29 +124,37 @@ def _forward(
     shift: jax.Array | None,
     epsilon: float,
     axis_name: str | None,
+    dtype: Dtype,
 ) -> tuple[Normalized, Any]:
     images = x.astype(scale.dtype)
     shifted = images if shift is None else images - shift
+    count = x.size // x.shape[-1]
+    total, total_of_squares = _sums(shifted, shifted, from_16_bits=shift is None)
     mean_shifted, mean_of_squares = _mean_over_devices(
-        (shifted.mean((0, 1, 2)), jnp.square(shifted).mean((0, 1, 2))), axis_name
+        (total / count, total_of_squares / count), axis_name
     )
     mean = mean_shifted if shift is None else shift + mean_shifted
     var = jnp.maximum(mean_of_squares - jnp.square(mean_shifted), 0)
     inverse_std = lax.rsqrt(var + epsilon)
     y = (images - mean) * (scale * inverse_std) + bias
-    return (y, mean, var), (x, mean, inverse_std, scale, shift)
+    return (y.astype(dtype), mean, var), (x, mean, inverse_std, scale, shift)
 
 
 def _backward(
-    epsilon: float, axis_name: str | None, residuals: Any, cotangents: Normalized
+    epsilon: float, axis_name: str | None, dtype: Dtype, residuals: Any, cotangents: Normalized
 ) -> tuple[jax.Array, jax.Array, jax.Array, None]:
     x, mean, inverse_std, scale, shift = residuals
-    dy, images = cotangents[0], x.astype(scale.dtype)
-    dbias = dy.sum((0, 1, 2))
+    # XLA's CPU backend would write 16 bits out as 32 for their readers: the barrier forbids it.
+    dy = lax.platform_dependent(
+        cotangents[0], cpu=lax.optimization_barrier, default=lambda dy: dy
+    ).astype(scale.dtype)
+    images = x.astype(scale.dtype)
     if shift is None:
-        dscale = inverse_std * ((dy * images).sum((0, 1, 2)) - mean * dbias)
+        dbias, of_products = _sums(dy, images, from_16_bits=True)
+        dscale = inverse_std * (of_products - mean * dbias)
     else:
-        dscale = inverse_std * (dy * (images - mean)).sum((0, 1, 2))
+        dbias, of_products = _sums(dy, images - mean, from_16_bits=False)
+        dscale = inverse_std * of_products
     count = x.size // x.shape[-1]
     # The statistics' own gradients, from all the images that they were taken over.
     mean_dy, mean_dy_x = _mean_over_devices((dbias / count, dscale / count), axis_name)
@@ -147,6 +163,34 @@ def _backward(
 
 
 normalize_batch.defvjp(_forward, _backward)
+
+
+def _sums(
+    a: Float[Array, "batch height width channels"],
+    b: Float[Array, "batch height width channels"],
+    *,
+    from_16_bits: bool,
+) -> tuple[Float[Array, " channels"], Float[Array, " channels"]]:
+    """The sums of a and of a * b over all but the channels.
+
+    What XLA's CPU backend sums lies in memory. With `from_16_bits`, both were images of 16 bits, of
+    which it would write out copies of 32, and read them once for each sum.
+    """
+
+    def plain(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return a.sum((0, 1, 2)), (a * b).sum((0, 1, 2))
+
+    def by_rows(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Adds up a few rows first, in one loop that writes both sums."""
+        batch, height, width, channels = a.shape
+        rows = largest_divisor(height, MAX_ROWS)
+        a, b = (c.reshape(batch, rows, height // rows, width, channels) for c in (a, b))
+        terms = [(a[:, row], a[:, row] * b[:, row]) for row in range(rows)]
+        of_rows = [sum(each[1:], start=each[0]) for each in zip(*terms, strict=True)]
+        total, total_of_products = jnp.stack(of_rows).sum((1, 2, 3))
+        return total, total_of_products
+
+    return lax.platform_dependent(a, b, cpu=by_rows if from_16_bits else plain, default=plain)
 
 
 def _mean_over_devices(values: Any, axis_name: str | None) -> Any:

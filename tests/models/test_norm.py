@@ -143,10 +143,10 @@ def test_the_variance_keeps_its_digits_far_from_zero(ratio):
     np.testing.assert_allclose(out, expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("distance", [0, 30])
-def test_sums_of_bfloat16_images_are_as_exact_as_the_images(distance):
+@pytest.mark.parametrize(("distance", "height"), [(0, 8), (30, 8), (0, 15), (0, 31), (0, 1)])
+def test_sums_of_bfloat16_images_are_as_exact_as_the_images(distance, height):
     """Against float64, of the rounded images; a mean of 30 standard deviations is extreme."""
-    images = jax.random.normal(KEY, (64, 8, 8, 3), jnp.float32).astype(jnp.bfloat16) + distance
+    images = jax.random.normal(KEY, (64, height, 8, 3)).astype(jnp.bfloat16) + distance
     weights = np.asarray(jax.random.normal(jax.random.key(1), images.shape), np.float64)
     variables = initialized(BatchNorm(), channels=3)
 
@@ -160,6 +160,25 @@ def test_sums_of_bfloat16_images_are_as_exact_as_the_images(distance):
     with jax.enable_x64(True):
         exact = gradient(BatchNorm(param_dtype=jnp.float64), images.astype(jnp.float64))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=0.02), ours, exact)
+
+
+def test_bfloat16_images_are_never_written_out_in_float32():
+    norm = BatchNorm(dtype=jnp.bfloat16)
+    images = jnp.zeros((32, 16, 16, 32), jnp.bfloat16)
+    variables = initialized(norm, channels=32)
+
+    def step(images: jax.Array) -> jax.Array:
+        outputs: Any = norm.apply(variables, images, train=True, mutable=["batch_stats"])
+        return outputs[0] * 2
+
+    def gradient(images: jax.Array, dy: jax.Array) -> jax.Array:
+        y, pull = jax.vjp(step, images)
+        return pull(jnp.where(y > 0, dy, 0))[0]
+
+    analysis = jax.jit(gradient).lower(images, images).compile().cost_analysis()
+    assert analysis is not None
+    # With copies in float32, 22 times.
+    assert analysis["bytes accessed"] < 15 * images.nbytes
 
 
 def test_the_running_mean_changes_neither_output_nor_gradients_in_train_mode():
