@@ -188,9 +188,23 @@ def _build_slow_steps(config: ConfigDict, steps_per_epoch: int) -> SlowSteps | N
 
 
 def build_train_step(
-    config: ConfigDict, num_classes: int, steps_per_epoch: int, convolve: Convolve = None
+    config: ConfigDict,
+    num_classes: int,
+    steps_per_epoch: int,
+    convolve: Convolve = None,
+    *,
+    holds_stem_bias: bool = False,
 ) -> TrainStep:
-    """The training step."""
+    """The training step.
+
+    Args:
+      config: checked by config.validate.
+      num_classes: of the images.
+      steps_per_epoch: in each epoch.
+      convolve: what computes convolutions.
+      holds_stem_bias: a step for after config.stem_bias_epochs, without that gradient.
+    """
+    frozen = _frozen(config)
     return make_train_step(
         build_model(config, num_classes, convolve),
         build_optimizer(config),
@@ -202,8 +216,9 @@ def build_train_step(
         num_classes=num_classes,
         mix=_build_mix(config),
         micro_batches=config.micro_batches,
+        held=(*frozen, KERNEL[0]) if holds_stem_bias else frozen,
         prepare=(
-            functools.partial(normalize_filters, frozen=_frozen(config))
+            functools.partial(normalize_filters, frozen=frozen)
             if config.optimizer == "muon"
             else None
         ),

@@ -6,7 +6,7 @@ holds an equal share of the batch.
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -20,6 +20,7 @@ from flax_resnet.engine.losses import Labels, cross_entropy, is_correct
 from flax_resnet.engine.mixing import Mix, soften
 from flax_resnet.engine.state import MetricSums, TrainState
 from flax_resnet.optim.averages import SlowSteps, lookahead, moving_average
+from flax_resnet.optim.groups import hold
 
 Images = UInt8[Array, "batch height width channels"]
 Normalize = Callable[[UInt8[Array, "*shape channels"]], Float[Array, "*shape channels"]]
@@ -69,6 +70,7 @@ def make_train_step(
     num_classes: int = 0,
     mix: Mix | None = None,
     micro_batches: int = 1,
+    held: Sequence[str] = (),
     prepare: Callable[[Any], Any] | None = None,
     slow_steps: SlowSteps | None = None,
     slow_statistics: bool = True,
@@ -82,6 +84,9 @@ def make_train_step(
     makes of the parameters. The averages, if the state has any, follow with hparams['ema_decay'];
     with `slow_steps` they are Lookahead's slow weights, and BatchNorm's statistics among them only
     with `slow_statistics`.
+
+    Parameters that are `held`, by names as in optim.groups.freeze, have gradients of 0, and what
+    only their gradients need is not computed.
 
     The batch is taken in as many of `micro_batches` equal parts as divide it, one after the other,
     with the mean of their gradients. The result is that of the whole batch, but for BatchNorm,
@@ -124,7 +129,7 @@ def make_train_step(
             inputs, targets = mix(jax.random.fold_in(key, 1), inputs, targets)
         parts = math.gcd(micro_batches, len(images))
         (loss, (logits, batch_stats)), grads = _loss_and_grads_in_parts(
-            network, state, inputs, targets, key, parts
+            network, state, inputs, targets, key, held, parts
         )
         correct = is_correct(logits, labels).sum(dtype=jnp.int32)
         count = len(images)
@@ -178,18 +183,19 @@ def _loss_and_grads_in_parts(
     images: jax.Array,
     labels: jax.Array,
     key: jax.Array,
+    held: Sequence[str],
     parts: int,
 ) -> tuple[tuple[jax.Array, tuple[jax.Array, Any]], Any]:
     """As _loss_and_grads, of a batch in equal parts."""
     if parts == 1:
-        return _loss_and_grads(network, state, images, labels, key)
+        return _loss_and_grads(network, state, images, labels, key, held)
 
     def take(carry: Any, batch: Any) -> tuple[Any, jax.Array]:
         batch_stats, loss, grads = carry
         at = dataclasses.replace(state, batch_stats=batch_stats)
         part_key = jax.random.fold_in(key, batch[2])
         (part_loss, (logits, new_stats)), part_grads = _loss_and_grads(
-            network, at, batch[0], batch[1], part_key
+            network, at, batch[0], batch[1], part_key, held
         )
         grads = jax.tree.map(lambda a, b: a + b / parts, grads, part_grads)
         return (new_stats, loss + part_loss / parts, grads), logits
@@ -207,13 +213,18 @@ def _loss_and_grads_in_parts(
 
 
 def _loss_and_grads(
-    network: nn.Module, state: TrainState, images: jax.Array, labels: jax.Array, key: jax.Array
+    network: nn.Module,
+    state: TrainState,
+    images: jax.Array,
+    labels: jax.Array,
+    key: jax.Array,
+    held: Sequence[str],
 ) -> tuple[tuple[jax.Array, tuple[jax.Array, Any]], Any]:
     """((mean loss, (logits, new running statistics)), gradients)."""
 
     def loss_fn(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
         logits, updates = network.apply(
-            {"params": params, "batch_stats": state.batch_stats},
+            {"params": hold(params, held), "batch_stats": state.batch_stats},
             images,
             train=True,
             mutable=["batch_stats"],

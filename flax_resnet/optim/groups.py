@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import optax
+from jax import lax
 
 
 def decay_mask(params: Any) -> Any:
@@ -31,6 +32,15 @@ def freeze(frozen: Sequence[str]) -> optax.GradientTransformation:
         )
 
     return optax.masked(optax.set_to_zero(), mask)
+
+
+def hold(params: Any, held: Sequence[str]) -> Any:
+    """The parameters, of which those that are named have no gradient, nor is it computed."""
+
+    def stop(path: tuple[Any, ...], parameter: jax.Array) -> jax.Array:
+        return lax.stop_gradient(parameter) if is_frozen(parameter_name(path), held) else parameter
+
+    return jax.tree_util.tree_map_with_path(stop, params)
 
 
 # Groups that may have a rate of their own, which config.NAME_rate multiplies.

@@ -219,7 +219,7 @@ def train_epoch(
     agreed = session.processes
     while progress.step < epoch_end and not agreed.should_stop(stop, progress.seconds_unsaved):
         chunk = next(chunks)
-        step = session.train_steps[chunk.batch_size]
+        step = session.train_step(progress.step, chunk.batch_size)
         progress.state, progress.sums = step(progress.state, progress.sums, chunk)
         progress.step += chunk.steps
         done = in_flight.add(progress.sums)

@@ -67,7 +67,8 @@ class Session:
       arithmetic: what else decides the run's bits.
       batches: the training batches.
       steps_per_dispatch: steps in one dispatch.
-      train_steps: batch size -> the compiled step.
+      train_steps: (batch size, whether the stem's bias stands still) -> the compiled step.
+      stem_bias_steps: after these its gradient is not computed.
       evaluators: 'test', and 'val' where images are held out, after each epoch; 'test_views',
         which takes several times as long, after the last.
       schedule: learning rate by step.
@@ -88,7 +89,8 @@ class Session:
     arithmetic: Arithmetic
     batches: TrainBatches
     steps_per_dispatch: int
-    train_steps: dict[int, CompiledSteps]
+    train_steps: dict[tuple[int, bool], CompiledSteps]
+    stem_bias_steps: float
     evaluators: dict[str, Evaluator]
     schedule: optax.Schedule
     checkpoints: Checkpoints
@@ -99,6 +101,10 @@ class Session:
         """Those that judge an epoch, counted from 1."""
         views = {"test_views"} if epoch < self.num_epochs else set()
         return {name: e for name, e in self.evaluators.items() if name not in views}
+
+    def train_step(self, step: int, batch_size: int) -> CompiledSteps:
+        """The training step after so many steps."""
+        return self.train_steps[batch_size, step >= self.stem_bias_steps]
 
     def chunks_from(self, step: int) -> Iterator[PlacedChunk]:
         """The batches from a step to the last epoch's end, on the devices."""
@@ -171,6 +177,7 @@ def open_session(
         batches=batches,
         steps_per_dispatch=batches.steps_per_chunk,
         train_steps=_train_steps(config, data, batches, parallel, arithmetic.conv),
+        stem_bias_steps=_stem_bias_steps(config, batches, parallel),
         evaluators=_evaluators(config, data, parallel, splits, arithmetic.conv),
         schedule=schedule,
         checkpoints=checkpoints,
@@ -293,22 +300,34 @@ def _check_frozen(config: ConfigDict, params: Any) -> None:
 
 def _train_steps(
     config: ConfigDict, data: DataInfo, batches: TrainBatches, parallel: DataParallel, conv: Choice
-) -> dict[int, CompiledSteps]:
-    """The training step for each batch size, not compiled yet.
+) -> dict[tuple[int, bool], CompiledSteps]:
+    """The training steps, not compiled yet.
 
     The short last batch takes the convolutions that compile fast: it is one step per epoch.
     """
     return {
-        size: parallel.compile_train(
+        (size, holds): parallel.compile_train(
             build_train_step(
                 config,
                 len(data.class_names),
                 batches.steps_per_epoch,
                 convolve(conv, evaluation=size != batches.sizes[0]),
+                holds_stem_bias=holds,
             )
         )
         for size in batches.sizes
+        for holds in (False, True)
     }
+
+
+def _stem_bias_steps(config: ConfigDict, batches: TrainBatches, parallel: DataParallel) -> float:
+    """The steps after which another program, without the gradient of the stem's bias, is faster.
+
+    On an accelerator compiling it takes longer than it saves. A norm to clip would lose that part.
+    """
+    if config.stem_bias_epochs is None or config.clip_norm or parallel.platform != "cpu":
+        return math.inf
+    return config.stem_bias_epochs * batches.steps_per_epoch
 
 
 def _evaluators(
@@ -431,9 +450,11 @@ def compile_steps(session: Session, progress: Progress) -> None:
     """Compiles before the clock starts, for the full and for the short batch."""
     start = time.monotonic()
     plan = session.batches.plan(0)
+    last_step = session.last_epoch * session.batches.steps_per_epoch - 1
     for bounds in session.batches.distinct_chunks():
         placed = session.place(session.batches.chunk(plan, *bounds))
-        session.train_steps[placed.batch_size].compile_for(progress.state, progress.sums, placed)
+        for step in {session.train_step(s, placed.batch_size) for s in (progress.step, last_step)}:
+            step.compile_for(progress.state, progress.sums, placed)
     for evaluator in session.evaluators.values():
         evaluator.compile(progress.state.evaluated)
     logger.info("compiled in %.1f s", time.monotonic() - start)

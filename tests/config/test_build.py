@@ -22,7 +22,7 @@ from flax_resnet.config.build import (
 from flax_resnet.config.load import load_config, validate
 from flax_resnet.engine.mesh import DataParallel
 from flax_resnet.engine.state import MetricSums, TrainState, init_state
-from flax_resnet.engine.steps import make_normalize, make_train_step
+from flax_resnet.engine.steps import TrainStep, make_normalize, make_train_step
 from flax_resnet.optim.groups import decay_mask
 from flax_resnet.optim.optimizers import OPTIMIZERS
 from flax_resnet.process.errors import UserError
@@ -106,6 +106,26 @@ def test_the_stems_bias_is_trained_for_its_epochs():
         old, new = before.params["stem_whiten"], take(config, step)[0].params["stem_whiten"]
         assert bool((old["bias"] != new["bias"]).any()) == moves, step
         np.testing.assert_array_equal(old["kernel"], new["kernel"])
+
+
+def test_without_the_gradient_of_the_stems_bias_the_rest_moves_alike_for_less():
+    config = tiny_config(
+        **NETWORK, **{"design.stem": "whiten"}, optimizer="nesterov", stem_bias_epochs=1
+    )
+    steps = [
+        build_train_step(config, 10, STEPS_PER_EPOCH, holds_stem_bias=holds)
+        for holds in (False, True)
+    ]
+    every, held = (take(config, 7, step)[0].params for step in steps)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), every, held)
+    start = init_state(build_model(config, 10), build_optimizer(config), (8, 8, 3), seed=0)
+
+    def flops(step: TrainStep) -> float:
+        analysis = jax.jit(step).lower(start, MetricSums.zeros(), BATCH).cost_analysis()
+        assert analysis is not None
+        return analysis["flops"]
+
+    assert flops(steps[1]) < 0.95 * flops(steps[0])
 
 
 def test_lookaheads_slow_weights_are_gone_on_from():
