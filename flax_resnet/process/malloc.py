@@ -19,7 +19,7 @@ _HUGE_PAGE_BYTES = 2 << 20
 _SECONDS_TO_FREE = 0.002  # after its outputs are ready, XLA still holds a step's memory that long
 _GROWTH = 1.25
 
-_trim: Any = None  # malloc_trim(3), where freed memory is kept
+_libc: Any = None  # glibc, where freed memory is kept
 
 
 def keep_freed_memory() -> bool:
@@ -48,8 +48,8 @@ def keep_freed_memory() -> bool:
     }
     kept = all(mallopt(name, value) == 1 for name, value in settings.items())
     if kept:
-        global _trim
-        _trim = libc.malloc_trim
+        global _libc
+        _libc = libc
         _advise_huge_pages(libc)
     return kept
 
@@ -68,14 +68,15 @@ class FreedMemory:
 
     def after_step(self) -> None:
         """To be called between two steps, while no buffers are needed."""
-        if _trim is None:
+        if _libc is None:
             return
         time.sleep(_SECONDS_TO_FREE)
         resident = _resident_bytes()
         if self._is_trimmed:  # one step later: what a step needs
             self._usual, self._is_trimmed = resident, False
         elif self._usual is None or resident > _GROWTH * self._usual:
-            _trim(0)
+            _libc.malloc_trim(0)
+            _advise_huge_pages(_libc)  # the heap's end, which asked for them, was given back, too
             self._is_trimmed = True
 
 
