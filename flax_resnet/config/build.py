@@ -102,6 +102,7 @@ _OFF = {
     "weight_decay": 0.0,
     "label_smoothing": 0.0,
     "ema_decay": 0.0,
+    "sam_rho": 0.0,
     **{f"{group}_rate": 1.0 for group in RATED},
     "clip_value": None,
     "clip_norm": None,

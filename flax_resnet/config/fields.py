@@ -11,7 +11,7 @@ from flax_resnet.models.layers import ACTIVATIONS, KERNEL_INITS
 from flax_resnet.optim.optimizers import OPTIMIZERS
 from flax_resnet.optim.schedules import SCHEDULES
 
-FORMAT = 4  # of a run's config.json; a file without a number is of format 1
+FORMAT = 5  # of a run's config.json; a file without a number is of format 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -403,6 +403,11 @@ _SECTIONS: dict[str, tuple[Field, ...]] = {
         Field(
             "clip_norm", None, optional(number(1e-9, 1e9)),
             "largest norm of the whole gradient; None: any", since=3,
+        ),
+        Field(
+            "sam_rho", 0.0, number(0.0, 100.0),
+            "sharpness-aware minimization: distance to the weights with the gradient; 0: none",
+            since=5,
         ),
         Field(
             "micro_batches", 1, integer(1, _MOST),

@@ -30,7 +30,7 @@ _GROUPS = {name[: dot.start()] for name in FIELDS for dot in re.finditer(r"\.", 
 # What other programs have, by the words of a field's name.
 _UNSUPPORTED = re.compile(
     r"(?:^|[._])(dropout|(?:rand|auto)_?aug(?:ment)?"
-    r"|swa|sam|amp|loss_scale|early_stopping|patience|distillation|teacher"
+    r"|swa|amp|loss_scale|early_stopping|patience|distillation|teacher"
     r"|group_norm)(?:_|$)"
 )
 # What has another name here.

@@ -85,6 +85,10 @@ def make_train_step(
     with `slow_steps` they are Lookahead's slow weights, and BatchNorm's statistics among them only
     with `slow_statistics`.
 
+    With hparams['sam_rho'] the gradient is that of sharpness-aware minimization (Foret et al. 2021,
+    arXiv 2010.01412, algorithm 1): the one so far up the gradient, of the same batch. Loss,
+    predictions and BatchNorm's running statistics are those of the weights themselves.
+
     Parameters that are `held`, by names as in optim.groups.freeze, have gradients of 0, and what
     only their gradients need is not computed.
 
@@ -128,9 +132,19 @@ def make_train_step(
         if mix is not None:
             inputs, targets = mix(jax.random.fold_in(key, 1), inputs, targets)
         parts = math.gcd(micro_batches, len(images))
-        (loss, (logits, batch_stats)), grads = _loss_and_grads_in_parts(
-            network, state, inputs, targets, key, held, parts
-        )
+
+        def loss_and_grads(
+            state: TrainState,
+        ) -> tuple[tuple[jax.Array, tuple[jax.Array, Any]], Any]:
+            return _loss_and_grads_in_parts(network, state, inputs, targets, key, held, parts)
+
+        (loss, (logits, batch_stats)), grads = loss_and_grads(state)
+        if "sam_rho" in hparams:
+            mean = grads if axis_name is None else lax.pmean(grads, axis_name)
+            distance = hparams["sam_rho"] / (optax.tree.norm(mean) + 1e-12)
+            up = jax.tree.map(lambda p, g: p + distance * g, state.params, mean)
+            sharp = dataclasses.replace(state, params=up)
+            _, grads = loss_and_grads(sharp)
         correct = is_correct(logits, labels).sum(dtype=jnp.int32)
         count = len(images)
         if axis_name is not None:

@@ -169,6 +169,22 @@ def test_a_batch_in_parts_is_the_whole_batch_where_there_is_no_batch_norm(parts:
     assert int(sums.correct) == int(whole_sums.correct)
 
 
+def test_sharpness_aware_steps_take_the_gradient_from_up_the_gradient():
+    start, plain, plain_sums = take(Linear())
+    _, new, sums = take(Linear(), hparams={"sam_rho": 0.5})
+    gradient = jax.tree.map(lambda a, b: 10 * (a - b), start.params, plain.params)
+    norm = sum(float((leaf**2).sum()) for leaf in jax.tree.leaves(gradient)) ** 0.5
+    up = jax.tree.map(lambda g: 0.5 / norm * g, gradient)
+    at = dataclasses.replace(start, params=jax.tree.map(jnp.add, start.params, up))
+    step = make_train_step(Linear(), OPTIMIZERS["sgd"](), optax.constant_schedule(0.1), normalize)
+    moved, _ = jax.jit(step)(at, MetricSums.zeros(), (IMAGES, LABELS))
+    expected = jax.tree.map(jnp.subtract, moved.params, up)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), new.params, expected)
+    kernels = (state.params["Dense_0"]["kernel"] for state in (new, plain))
+    assert not np.allclose(*kernels, atol=1e-3)
+    assert float(sums.loss) == float(plain_sums.loss)
+
+
 def test_averages_follow_the_steps():
     model, optimizer = Linear(), OPTIMIZERS["sgd"]()
     schedule, hparams = optax.constant_schedule(0.1), {"ema_decay": 0.9}

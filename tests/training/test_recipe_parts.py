@@ -35,6 +35,7 @@ PARTS = {
     "clip_norm": 1.0,
     "clip_value": 0.5,
     "micro_batches": 2,
+    "sam_rho": 0.05,
     "ema_decay": 0.9,
     "test_views": "mirror_shift",
 }
