@@ -57,14 +57,16 @@ def print_log_lines() -> None:
     """Prints what the package logs; silences orbax.
 
     It logs every step of its work through absl as a warning, and each exception as an error before
-    it raises it.
+    it raises it. Of several arrays that it writes at once, asyncio logs those that failed after
+    the first, when they are collected: now or later.
     """
     logger = logging.getLogger("flax_resnet")
     if not any(isinstance(handler, _Printer) for handler in logger.handlers):
         logger.addHandler(_Printer())
     logger.setLevel(logging.INFO)
     logger.propagate = False
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    for library in ("absl", "asyncio"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)
 
 
 class _Printer(logging.Handler):
