@@ -65,8 +65,12 @@ def print_log_lines() -> None:
         logger.addHandler(_Printer())
     logger.setLevel(logging.INFO)
     logger.propagate = False
-    for library in ("absl", "asyncio"):
-        logging.getLogger(library).setLevel(logging.CRITICAL)
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    logging.getLogger("asyncio").addFilter(_is_not_of_orbax)
+
+
+def _is_not_of_orbax(record: logging.LogRecord) -> bool:
+    return "orbax" not in record.getMessage()
 
 
 class _Printer(logging.Handler):

@@ -1,11 +1,12 @@
 import io
+import logging
 import os
 import subprocess
 import sys
 
 import pytest
 
-from flax_resnet.process.console import exit_code
+from flax_resnet.process.console import exit_code, print_log_lines
 from flax_resnet.process.errors import UserError
 from tests.conftest import ROOT
 
@@ -73,6 +74,14 @@ def test_a_reader_that_closes_the_pipe_sees_no_traceback():
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(timeout=60) == 141
+
+
+def test_what_asyncio_logs_of_orbax_is_not_printed(caplog):
+    """As it does for arrays that fail at the same time as the one whose error is raised."""
+    print_log_lines()
+    for package in ("orbax", "serving"):
+        logging.getLogger("asyncio").error("exception was never retrieved: %s/files.py", package)
+    assert caplog.messages == ["exception was never retrieved: serving/files.py"]
 
 
 def test_what_orbax_logs_before_it_raises_it_is_not_printed(tmp_path):
