@@ -15,8 +15,7 @@ def normal(seed: int, *shape: int) -> jax.Array:
 
 
 def normal_grid(seed: int, *shape: int) -> winograd.Grid:
-    values = normal(seed, 6, 6, *shape)
-    return [[values[i, j] for j in range(6)] for i in range(6)]
+    return list(normal(seed, 6, 6, *shape))
 
 
 def inner(left: winograd.Grid | jax.Array, right: winograd.Grid | jax.Array) -> float:

@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 MAX_IMAGES = 128
 MULTIPLY_ADDS = 2_500_000_000
 ROUNDS = 6  # the first two touch new memory, and do not count
-# Winograd's algorithm takes 3 s to compile, and gains nothing with fewer channels.
+# Winograd's algorithm takes 2 s to compile, and gains nothing with fewer channels.
 WINOGRAD_CHANNELS = 32
 SECONDS = 2.0  # an estimate: what a shape takes to measure; ten times that ends the process
 STOPPED = {-signal.SIGINT, -signal.SIGTERM, -signal.SIGHUP, -signal.SIGKILL}

@@ -12,8 +12,9 @@ all tiles together is one matrix product, M_ij = V_ij U_ij, of [tiles, channels]
 features]; 36 such products are what a CPU does best.
 
 Every step is linear, so the gradients are the same steps transposed; `*_adjoint` is the transpose
-of the function before it. The transforms are written as sums of slices with the matrices'
-constants, most of which are 0, 1 or -1, not as products with 6x6 matrices.
+of the function before it. The transforms of images are written as sums of slices with the
+matrices' constants, most of which are 0, 1 or -1, not as products with 6x6 matrices; XLA compiles a
+loop for each sum, so each is of all that it can be of.
 """
 
 from collections.abc import Sequence
@@ -59,8 +60,11 @@ A_T = np.array(
     ]
 )
 
-# Element (i, j) of every tile, as one array: grid[i][j].
-Grid = list[list[jax.Array]]
+# Kronecker product: of a kernel's 9 numbers, the 36 of G g G^T.
+G_G = np.kron(G, G)
+
+# The elements (i, j) of every tile: 6 arrays, one for each i, of shape [6, tiles, channels].
+Grid = list[jax.Array]
 
 
 def conv3x3_of_any_size(
@@ -96,11 +100,9 @@ def _backward(residuals: tuple[Grid, jax.Array], dy: jax.Array) -> tuple[jax.Arr
     dm = transform_output_adjoint(dy)
     # dU^T = dM^T V, with dM^T laid out in memory: a product whose left operand is read by columns
     # takes 3 times as long with few channels.
-    dm_t = materialize(lambda dm: [[element.T for element in row] for row in dm], dm)
-    du_t = _products(dm_t, v)
-    u = transform_kernel(kernel)
-    dv = _products(dm, [[element.T for element in row] for row in u])
-    dkernel = transform_kernel_adjoint(du_t).swapaxes(2, 3)
+    dm_t = materialize(lambda dm: [elements.swapaxes(1, 2) for elements in dm], dm)
+    dkernel = transform_kernel_adjoint(_products(dm_t, v)).swapaxes(2, 3)
+    dv = _products(dm, transform_kernel(kernel.swapaxes(2, 3)))
     return transform_input_adjoint(dv, dy.shape[:3]), dkernel
 
 
@@ -108,78 +110,76 @@ conv3x3.defvjp(_forward, _backward)
 
 
 def _products(left: Grid, right: Grid) -> Grid:
-    return [[a @ b for a, b in zip(*rows, strict=True)] for rows in zip(left, right, strict=True)]
+    return [a @ b for a, b in zip(left, right, strict=True)]
 
 
 def transform_input(x: Float[Array, "batch height width channels"]) -> Grid:
-    """B^T d B of every tile: 6 x 6 arrays [tiles, channels]."""
+    """B^T d B of every tile."""
     rows = materialize(lambda x: [_combine(c, _windows(x, axis=1)) for c in B_T], x)
-    channels = x.shape[-1]
-    return [[_combine(c, _windows(row, axis=2)).reshape(-1, channels) for c in B_T] for row in rows]
+    tiles = -1, x.shape[-1]
+
+    def columns(row: jax.Array) -> jax.Array:
+        windows = _windows(row, axis=2)
+        return jnp.stack([_combine(c, windows).reshape(tiles) for c in B_T])
+
+    return [columns(row) for row in rows]
 
 
 def transform_input_adjoint(v: Grid, shape: tuple[int, ...]) -> jax.Array:
     """Transpose of transform_input: tiles to images of `shape` (batch, height, width)."""
     batch, height, width = shape
-    channels = v[0][0].shape[-1]
-    tiles = (batch, height // TILE, width // TILE, channels)
-    v = [[element.reshape(tiles) for element in row] for row in v]
+    tiles = (WINDOW, batch, height // TILE, width // TILE, v[0].shape[-1])
 
-    def add_rows(v: Grid) -> Grid:
-        """For each column of the tiles, the 4 pixel rows."""
-        return [
-            _add_windows([_combine(c, [row[j] for row in v]) for c in B_T.T], axis=1)
-            for j in range(WINDOW)
-        ]
+    def add_rows(v: Grid) -> list[jax.Array]:
+        """The 4 pixel rows, [6 columns of the tiles, batch, tile rows, tile columns, channels]."""
+        v = [elements.reshape(tiles) for elements in v]
+        return _add_windows([_combine(c, v) for c in B_T.T], axis=2)
 
     def add_all(v: Grid) -> jax.Array:
-        columns = materialize(add_rows, v)
-        pixels = [
-            _add_windows([_combine(c, [column[a] for column in columns]) for c in B_T.T], axis=2)
-            for a in range(TILE)
-        ]
-        return _interleave(pixels)
+        rows = materialize(add_rows, v)
+        return _interleave(
+            [_add_windows([_combine(c, list(row)) for c in B_T.T], axis=2) for row in rows]
+        )
 
     return materialize(add_all, v)
 
 
 def transform_kernel(kernel: Float[Array, "3 3 channels features"]) -> Grid:
-    """G g G^T: 6 x 6 arrays [channels, features]."""
-    rows = [[_combine(c, [kernel[a, b] for a in range(3)]) for b in range(3)] for c in G]
-    return [[_combine(c, row) for c in G] for row in rows]
+    """G g G^T, as one product."""
+    _, _, channels, features = kernel.shape
+    u = G_G.astype(kernel.dtype) @ kernel.reshape(9, -1)
+    return list(u.reshape(WINDOW, WINDOW, channels, features))
 
 
 def transform_kernel_adjoint(u: Grid) -> Float[Array, "3 3 channels features"]:
     """Transpose of transform_kernel."""
-    rows = [[_combine(c, [row[j] for row in u]) for j in range(WINDOW)] for c in G.T]
-    return jnp.stack([jnp.stack([_combine(c, row) for c in G.T]) for row in rows])
+    stacked = jnp.stack(u)
+    _, _, channels, features = stacked.shape
+    kernel = G_G.T.astype(stacked.dtype) @ stacked.reshape(WINDOW**2, -1)
+    return kernel.reshape(3, 3, channels, features)
 
 
 def transform_output(m: Grid, shape: tuple[int, ...]) -> jax.Array:
     """A^T M A of every tile, put together to images of `shape` (batch, height, width)."""
     batch, height, width = shape
-    features = m[0][0].shape[-1]
-    tiles = (batch, height // TILE, width // TILE, features)
-    rows = [[_combine(c, [row[j] for row in m]) for j in range(WINDOW)] for c in A_T]
-    return _interleave([[_combine(c, row).reshape(tiles) for c in A_T] for row in rows])
+    tiles = (batch, height // TILE, width // TILE, m[0].shape[-1])
+    rows = [_combine(c, m) for c in A_T]
+    return _interleave([[_combine(c, list(row)).reshape(tiles) for c in A_T] for row in rows])
 
 
 def transform_output_adjoint(dy: Float[Array, "batch height width features"]) -> Grid:
-    """Transpose of transform_output: 6 x 6 arrays [tiles, features]."""
+    """Transpose of transform_output."""
+    tiles = -1, dy.shape[-1]
 
     def rows_of(dy: jax.Array) -> list[jax.Array]:
         phases = [dy[:, a::TILE] for a in range(TILE)]
         return [_combine(c, phases) for c in A_T.T]
 
-    features = dy.shape[-1]
-    rows = materialize(rows_of, dy)
-    return [
-        [
-            _combine(c, [row[:, :, b::TILE] for b in range(TILE)]).reshape(-1, features)
-            for c in A_T.T
-        ]
-        for row in rows
-    ]
+    def columns(row: jax.Array) -> jax.Array:
+        phases = [row[:, :, b::TILE] for b in range(TILE)]
+        return jnp.stack([_combine(c, phases).reshape(tiles) for c in A_T.T])
+
+    return [columns(row) for row in materialize(rows_of, dy)]
 
 
 def _combine(coefficients: np.ndarray, arrays: Sequence[jax.Array]) -> jax.Array:
@@ -215,7 +215,7 @@ def _shift(x: jax.Array, by: int, axis: int) -> jax.Array:
     return jnp.pad(kept, padding)
 
 
-def _interleave(pixels: Grid) -> jax.Array:
+def _interleave(pixels: list[list[jax.Array]]) -> jax.Array:
     """4 x 4 arrays [batch, tile rows, tile columns, features] to [batch, height, width, features].
 
     Stacked next to the tiles' own axes, so that whole rows of features are copied.
