@@ -147,7 +147,7 @@ def transform_input_adjoint(v: Grid, shape: tuple[int, ...]) -> jax.Array:
 def transform_kernel(kernel: Float[Array, "3 3 channels features"]) -> Grid:
     """G g G^T, as one product."""
     _, _, channels, features = kernel.shape
-    u = G_G.astype(kernel.dtype) @ kernel.reshape(9, -1)
+    u = jnp.asarray(G_G, kernel.dtype) @ kernel.reshape(9, -1)
     return list(u.reshape(WINDOW, WINDOW, channels, features))
 
 
@@ -155,7 +155,7 @@ def transform_kernel_adjoint(u: Grid) -> Float[Array, "3 3 channels features"]:
     """Transpose of transform_kernel."""
     stacked = jnp.stack(u)
     _, _, channels, features = stacked.shape
-    kernel = G_G.T.astype(stacked.dtype) @ stacked.reshape(WINDOW**2, -1)
+    kernel = jnp.asarray(G_G.T, stacked.dtype) @ stacked.reshape(WINDOW**2, -1)
     return kernel.reshape(3, 3, channels, features)
 
 
