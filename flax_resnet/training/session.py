@@ -323,9 +323,11 @@ def _train_steps(
 def _stem_bias_steps(config: ConfigDict, batches: TrainBatches, parallel: DataParallel) -> float:
     """The steps after which another program, without the gradient of the stem's bias, is faster.
 
-    On an accelerator compiling it takes longer than it saves. A norm to clip would lose that part.
+    On an accelerator compiling it takes longer than it saves. A norm of the gradient would lose
+    that part.
     """
-    if config.stem_bias_epochs is None or config.clip_norm or parallel.platform != "cpu":
+    needs_norm = config.clip_norm or config.sam_rho
+    if config.stem_bias_epochs is None or needs_norm or parallel.platform != "cpu":
         return math.inf
     return config.stem_bias_epochs * batches.steps_per_epoch
 
