@@ -5,6 +5,7 @@ holds an equal share of the batch.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
@@ -26,6 +27,8 @@ Images = UInt8[Array, "batch height width channels"]
 Normalize = Callable[[UInt8[Array, "*shape channels"]], Float[Array, "*shape channels"]]
 Predict = Callable[[Any, Images], Float[Array, "batch classes"]]
 AxisName = str | tuple[str, ...] | None
+# ((mean loss, (logits, new running statistics)), gradients)
+LossAndGrads = tuple[tuple[jax.Array, tuple[jax.Array, Any]], Any]
 EvalStep = Callable[..., tuple[MetricSums, jax.Array]]
 
 
@@ -132,11 +135,10 @@ def make_train_step(
         if mix is not None:
             inputs, targets = mix(jax.random.fold_in(key, 1), inputs, targets)
         parts = math.gcd(micro_batches, len(images))
+        of_part = functools.partial(_loss_and_grads, network, held)
 
-        def loss_and_grads(
-            state: TrainState,
-        ) -> tuple[tuple[jax.Array, tuple[jax.Array, Any]], Any]:
-            return _loss_and_grads_in_parts(network, state, inputs, targets, key, held, parts)
+        def loss_and_grads(state: TrainState) -> LossAndGrads:
+            return _in_parts(of_part, parts, state, inputs, targets, key)
 
         (loss, (logits, batch_stats)), grads = loss_and_grads(state)
         if "sam_rho" in hparams:
@@ -191,26 +193,23 @@ def _averaged(
     )
 
 
-def _loss_and_grads_in_parts(
-    network: nn.Module,
+def _in_parts(
+    of_part: Callable[..., LossAndGrads],
+    parts: int,
     state: TrainState,
     images: jax.Array,
     labels: jax.Array,
     key: jax.Array,
-    held: Sequence[str],
-    parts: int,
-) -> tuple[tuple[jax.Array, tuple[jax.Array, Any]], Any]:
-    """As _loss_and_grads, of a batch in equal parts."""
+) -> LossAndGrads:
+    """What `of_part` gives of a batch, from as many equal parts of it."""
     if parts == 1:
-        return _loss_and_grads(network, state, images, labels, key, held)
+        return of_part(state, images, labels, key)
 
     def take(carry: Any, batch: Any) -> tuple[Any, jax.Array]:
         batch_stats, loss, grads = carry
         at = dataclasses.replace(state, batch_stats=batch_stats)
         part_key = jax.random.fold_in(key, batch[2])
-        (part_loss, (logits, new_stats)), part_grads = _loss_and_grads(
-            network, at, batch[0], batch[1], part_key, held
-        )
+        (part_loss, (logits, new_stats)), part_grads = of_part(at, *batch[:2], part_key)
         grads = jax.tree.map(lambda a, b: a + b / parts, grads, part_grads)
         return (new_stats, loss + part_loss / parts, grads), logits
 
@@ -228,13 +227,13 @@ def _loss_and_grads_in_parts(
 
 def _loss_and_grads(
     network: nn.Module,
+    held: Sequence[str],
     state: TrainState,
     images: jax.Array,
     labels: jax.Array,
     key: jax.Array,
-    held: Sequence[str],
-) -> tuple[tuple[jax.Array, tuple[jax.Array, Any]], Any]:
-    """((mean loss, (logits, new running statistics)), gradients)."""
+) -> LossAndGrads:
+    """Of a batch, or a part of one, with its mean loss."""
 
     def loss_fn(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
         logits, updates = network.apply(
