@@ -14,8 +14,9 @@ from flax_resnet.config.load import design_of
 from flax_resnet.models.cost import ImageShape, convolutions
 from flax_resnet.models.cpu import conv
 from flax_resnet.models.cpu.conv import IMPLEMENTATIONS, Pick, Shape
-from flax_resnet.models.cpu.measure import SECONDS, Timings, known, measure
+from flax_resnet.models.cpu.measure import SECONDS, Timings, has_onednn, known, measure
 from flax_resnet.models.layers import Convolve
+from flax_resnet.process.errors import UserError
 from flax_resnet.process.paths import default_cache_dir
 
 logger = logging.getLogger(__name__)
@@ -91,6 +92,17 @@ def parse_choice(record: Any) -> Choice:
     return tuple(choice)
 
 
+def computable(choice: Choice, dtype: str, devices: Sequence[Any]) -> bool:
+    """Whether `devices` compute a choice, which may have been made on another machine."""
+    if isinstance(choice, str):
+        named = choice.split("+")
+    else:
+        named = [name for _, *names in choice for name in names]
+    if "onednn" not in named:
+        return True
+    return devices[0].platform == "cpu" and has_onednn(dtype, default_cache_dir())
+
+
 def conv_shapes(config: ConfigDict, image_shape: ImageShape) -> collections.Counter[Shape]:
     """The convolutions of a config's network, and how often each is there.
 
@@ -124,8 +136,18 @@ def choose_conv(
       total_images: images that the whole run trains on, all epochs together; one that is only
         evaluated is a third.
       devices: the jax.Devices that share a batch.
+
+    Raises:
+      UserError: `devices` cannot compute config.conv.
     """
     if config.conv != "auto":
+        if not computable(config.conv, config.dtype, devices):
+            raise UserError(
+                f"config.conv is {config.conv}, but oneDNN does not compute {config.dtype} on this "
+                f"{devices[0].device_kind}: use auto",
+                code="unavailable",
+                field="config.conv",
+            )
         return config.conv
     if devices[0].platform != "cpu" or len(devices) > 1:
         return "native"

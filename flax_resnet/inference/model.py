@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 
 from flax_resnet.config.build import abstract_checkpoint, build_eval_step, build_model
-from flax_resnet.config.conv_choice import Choice, choose_conv, convolve
+from flax_resnet.config.conv_choice import Choice, choose_conv, computable, convolve
 from flax_resnet.data.streaming import StreamedImages
 from flax_resnet.engine.dispatch import CompiledSteps
 from flax_resnet.engine.evaluate import Evaluation, Evaluator
@@ -39,8 +39,8 @@ class Model:
       data: what its run knows of its data.
       variables: {'params', 'batch_stats'}.
       step: steps it was trained for.
-      conv: what computed its run's convolutions on one CPU device, and does again, so that an
-        evaluation gives what the run's log has; None: chosen by the number of images.
+      conv: what computed its run's convolutions on one CPU device, and does again if it can, so
+        that an evaluation gives what the run's log has; None: chosen by the number of images.
     """
 
     config: ConfigDict
@@ -181,12 +181,14 @@ class Model:
         return {}
 
     def _conv_for(self, num_images: int) -> Choice:
-        conv = self.conv
-        if conv is None or self._parallel.num_devices > 1:
-            # An evaluation is a third of a training step's work.
-            devices = self._parallel.devices
-            conv = choose_conv(self.config, self.image_shape, num_images // 3, devices)
-        return conv
+        config, devices = self.config, self._parallel.devices
+        if self.conv is not None and len(devices) == 1:
+            if computable(self.conv, config.dtype, devices):
+                return self.conv
+        if not computable(config.conv, config.dtype, devices):
+            config = ConfigDict({**config, "conv": "auto"})
+        # An evaluation is a third of a training step's work.
+        return choose_conv(config, self.image_shape, num_images // 3, devices)
 
     def _eval_steps(self, views: str, conv: Choice) -> CompiledSteps:
         if (views, conv) not in self._compiled:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from flax_resnet.config.conv_choice import Choice, choose_conv, words
+from flax_resnet.config.conv_choice import Choice, choose_conv, computable, words
 from flax_resnet.data.batches import TrainBatches
 from flax_resnet.engine.mesh import DataParallel
 from flax_resnet.engine.processes import Processes
@@ -64,7 +64,7 @@ def choose_arithmetic(
     resumes: bool,
     together: Sequence[int] = (),
 ) -> Arithmetic:
-    """What decides the run's bits; a resumed run keeps its convolutions on the same platform.
+    """What decides the run's bits; a resumed run keeps its convolutions where they can be computed.
 
     Runs that are trained together take XLA's: the others do not survive vmap (models/cpu/fence.py).
     """
@@ -73,7 +73,12 @@ def choose_arithmetic(
     conv: Choice
     if together:
         conv = "native"
-    elif before is not None and before.platform == platform and config.conv == "auto":
+    elif (
+        before is not None
+        and before.platform == platform
+        and config.conv == "auto"
+        and computable(before.conv, config.dtype, parallel.devices)
+    ):
         conv = before.conv
     else:
         images = config.num_epochs * batches.images_before(batches.steps_per_epoch)

@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from flax_resnet.config import conv_choice
 from flax_resnet.config.conv_choice import (
     choose_conv,
+    computable,
     conv_shapes,
     convolve,
     fastest,
@@ -18,6 +20,7 @@ from flax_resnet.models.cost import convolutions
 from flax_resnet.models.cpu.conv import Shape
 from flax_resnet.models.cpu.measure import Timing
 from flax_resnet.models.designs import MODELS
+from flax_resnet.process.errors import UserError
 from tests.conftest import ROOT
 
 IMAGE = (32, 32, 3)
@@ -115,6 +118,19 @@ def test_a_short_run_takes_what_is_known(measurements, monkeypatch):
     monkeypatch.setattr(conv_choice, "known", lambda *_: kept)
     assert words(choose_conv(config(), IMAGE, 1_000, jax.devices()[:1])) == "onednn"
     assert not measurements
+
+
+def test_another_machines_choice(monkeypatch):
+    monkeypatch.setattr(conv_choice, "has_onednn", lambda dtype, _: dtype == "float32")
+    cpu, gpu = jax.devices()[:1], [SimpleNamespace(platform="gpu", device_kind="NVIDIA H100")]
+    table = (("float32 3x3/1+1 8x8 4>4", "native", "onednn"),)
+    for choice in ("onednn", "onednn+winograd", table):
+        assert computable(choice, "float32", cpu)
+        assert not computable(choice, "bfloat16", cpu)
+        assert not computable(choice, "float32", gpu)
+    assert computable("winograd", "bfloat16", cpu) and computable("auto", "float32", gpu)
+    with pytest.raises(UserError, match="onednn.*bfloat16 on this cpu: use auto"):
+        choose_conv(config("conv=onednn", "dtype=bfloat16"), IMAGE, 100, cpu)
 
 
 def test_a_choice_computes_each_convolution_as_it_says():

@@ -1,3 +1,4 @@
+import dataclasses
 import doctest
 import shutil
 import subprocess
@@ -7,9 +8,12 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
+from flax_resnet.config import conv_choice
 from flax_resnet.config.build import build_model
 from flax_resnet.data.load import load_dataset
+from flax_resnet.engine.mesh import DataParallel
 from flax_resnet.engine.steps import make_normalize
 from flax_resnet.inference import model as module
 from flax_resnet.inference.model import Model, load
@@ -46,6 +50,16 @@ def test_a_batch_shape_is_compiled_once(tiny_run):
     for num_images in (41, 90, 81, 3, 4):
         model.logits(images[:num_images])
     assert sorted(size for size, *_ in model._compiled) == ["4", "40"]
+
+
+def test_another_machines_convolutions_are_replaced(model, one_device, monkeypatch):
+    monkeypatch.setattr(conv_choice, "has_onednn", lambda *_: False)
+    images = load_dataset("digits").test_images[:5]
+    config = ConfigDict({**model.config, "conv": "onednn"})
+    for parallel in (DataParallel(), DataParallel(devices=one_device)):
+        moved = dataclasses.replace(model, config=config, conv="onednn")
+        moved.__dict__["_parallel"] = parallel
+        np.testing.assert_allclose(moved.logits(images), model.logits(images), rtol=1e-4, atol=1e-5)
 
 
 def test_evaluate_gives_the_last_epochs_metrics(model, tiny_run):

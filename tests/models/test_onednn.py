@@ -11,8 +11,7 @@ from jax import lax
 from flax_resnet.models.cost import convolutions
 from flax_resnet.models.cpu import conv as cpu_conv
 from flax_resnet.models.cpu import onednn
-from flax_resnet.models.cpu.conv import Shape
-from flax_resnet.models.cpu.measure import known, measure
+from flax_resnet.models.cpu.measure import has_onednn
 from flax_resnet.models.designs import MODELS
 from flax_resnet.process.compile_cache import compile_program
 from flax_resnet.process.paths import default_cache_dir
@@ -25,13 +24,8 @@ fastest = functools.partial(cpu_conv.convolve, pick=cpu_conv.with_onednn)
 with_winograd = functools.partial(cpu_conv.convolve, pick=cpu_conv.with_onednn_and_winograd)
 
 
-@functools.cache
 def is_here(dtype: str) -> bool:
-    """Whether oneDNN can be called, asked of a process that it may end."""
-    shape = Shape(dtype, 3, 1, 1, 8, 8, 8, 8)
-    cache_dir = default_cache_dir()
-    found = known([shape], 1, cache_dir) or measure([shape], 1, cache_dir)
-    return "onednn" in found.get(shape, {})
+    return has_onednn(dtype, default_cache_dir())
 
 
 needs_onednn = pytest.mark.skipif(not is_here("float32"), reason="this jaxlib has no oneDNN")

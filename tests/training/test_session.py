@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from flax_resnet.config import conv_choice
 from flax_resnet.config.build import build_eval_step
 from flax_resnet.config.fields import FORMAT
 from flax_resnet.data.load import load_dataset
@@ -71,6 +72,18 @@ def test_the_choice_of_convolutions_is_recorded_and_kept(tiny_run, tmp_path, one
     (workdir / "arithmetic.json").write_text(json.dumps(record | {"devices": 2}))
     train_and_evaluate(tiny_config(num_epochs=5), workdir, devices=one_device)
     assert any("not bit-for-bit" in line for line in log_lines)
+
+
+def test_convolutions_that_this_processor_lacks_are_chosen_again(
+    tiny_run, tmp_path, one_device, log_lines, monkeypatch
+):
+    monkeypatch.setattr(conv_choice, "has_onednn", lambda *_: False)
+    workdir = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    record = json.loads((workdir / "arithmetic.json").read_text())
+    (workdir / "arithmetic.json").write_text(json.dumps(record | {"conv": "onednn"}))
+    train_and_evaluate(tiny_config(num_epochs=3), workdir, devices=one_device)
+    assert any("native convolutions now" in line and "onednn" in line for line in log_lines)
+    assert RunFolder(workdir).arithmetic().conv == "native"
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ asked again without oneDNN where it ends before its answer. What gives wrong res
 convolution, is not listed.
 """
 
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -78,6 +79,20 @@ def measure(shapes: Collection[Shape], batch_size: int, cache_dir: Path) -> dict
     except OSError as error:
         logger.warning("%s cannot be written: %s", file, reason(error))
     return {shape: answer[key] for key, (_, shape) in trials.items()}
+
+
+@functools.cache
+def has_onednn(dtype: str, cache_dir: Path) -> bool:
+    """Whether oneDNN can be called here, and computes `dtype`: bfloat16 takes AVX-512 on x86.
+
+    If no measured convolution tells, a small one is measured.
+    """
+    kept = _kept(_file(cache_dir))
+    if any(f" of {dtype} " in key and "onednn" in found for key, found in kept.items()):
+        return True
+    shape = Shape(dtype, 3, 1, 1, 8, 8, 8, 8)
+    found = known([shape], 1, cache_dir) or measure([shape], 1, cache_dir)
+    return "onednn" in found.get(shape, {})
 
 
 def _images(shape: Shape, batch_size: int) -> int:
