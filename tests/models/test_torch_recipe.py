@@ -33,6 +33,24 @@ def test_it_learns_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert resumed[1]["test_loss"] == pytest.approx(whole[1]["test_loss"], rel=1e-2)
 
 
+def test_in_turns_with_this_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from benchmarks.in_turns import main
+
+    monkeypatch.delenv("XLA_FLAGS")  # one device in the processes that it starts
+    argv = (
+        f"--config quickstart --workdir {tmp_path}/runs --output {tmp_path} --config.num_epochs=2"
+    )
+    narrow = ["--config.design.stage_channels=(16,16,16,16)", "--config.train_images=500"]
+    result = main([*argv.split(), *narrow])
+    assert [row["program"] for row in result["rows"]] == ["flax_resnet", "pytorch"]
+    for row in result["rows"]:
+        epochs = read_metrics(tmp_path / "runs" / row["program"] / "metrics.jsonl")
+        assert row["test_accuracy"] == [epoch["test_accuracy"] for epoch in epochs]
+        assert len(row["seconds"]) == len(epochs) == 2 and min(row["seconds"]) > 0
+    with pytest.raises(SystemExit):  # the folder exists
+        main([*argv.split(), *narrow])
+
+
 def test_airbench94_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     from benchmarks.torch_recipe import main
 
