@@ -165,6 +165,11 @@ def choose_conv(
             START_SECONDS + SECONDS * len(new),
         )
         timings |= measure(new, config.batch_size, cache_dir)
+    if config.dtype == "bfloat16" and not has_onednn(config.dtype, cache_dir):
+        logger.warning(
+            "note: oneDNN does not compute bfloat16 on this processor, and XLA is slow at it: "
+            "float32 is probably faster"
+        )
     return fastest(shapes, timings, total_images)
 
 

@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from flax_resnet.plots.style import (
     COLORS,
@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 FORMATS = (".png", ".svg", ".pdf")
 
 _MARKED_POINTS = 12  # about as many markers on a longer line
+_LOGARITHMIC_FROM = 10  # ratio of the longest run's time to the shortest's
 _TITLE_LENGTH = 60  # characters that fit above one run's figure; a longer title is set smaller
 
 
@@ -234,7 +235,7 @@ def comparison_figure(
         if against == "epoch":
             _finish_axes(axes, measure, max(rows[-1]["epoch"] for rows in runs.values()))
         else:
-            axes.set_xlim(left=0)
+            _finish_time(axes, [_minutes(rows)[-1] for rows in runs.values()])
             _finish_vertical(axes, measure, "training time (min)")
     lines = [
         Line2D([], [], color=COLORS[i % len(COLORS)], marker=MARKERS[i % len(MARKERS)], lw=1.8)
@@ -326,6 +327,17 @@ def _finish_axes(axes: Axes, measure: Measure, last_epoch: int) -> None:
 def _minutes(rows: Sequence[Row]) -> list[float]:
     """The time that training took up to the end of each epoch."""
     return [float(m) for m in np.cumsum([row["seconds"] for row in rows]) / 60]
+
+
+def _finish_time(axes: Axes, totals: Sequence[float]) -> None:
+    """Minutes from 0; by powers of ten where one run takes far longer than another."""
+    if max(totals) < _LOGARITHMIC_FROM * min(totals):
+        axes.set_xlim(left=0)
+        return
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(lambda minutes, _: f"{minutes:,g}")
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def _finish_vertical(axes: Axes, measure: Measure, xlabel: str) -> None:

@@ -90,6 +90,7 @@ def measurements(monkeypatch, tmp_path):
 
     monkeypatch.setattr(conv_choice, "default_cache_dir", lambda: tmp_path)
     monkeypatch.setattr(conv_choice, "measure", measure)
+    monkeypatch.setattr(conv_choice, "has_onednn", lambda *_: True)
     return asked
 
 
@@ -118,6 +119,13 @@ def test_a_short_run_takes_what_is_known(measurements, monkeypatch):
     monkeypatch.setattr(conv_choice, "known", lambda *_: kept)
     assert words(choose_conv(config(), IMAGE, 1_000, jax.devices()[:1])) == "onednn"
     assert not measurements
+
+
+def test_bfloat16_without_onednn_is_warned_of(measurements, monkeypatch, log_lines):
+    for known, warned in ((True, False), (False, True)):
+        monkeypatch.setattr(conv_choice, "has_onednn", lambda *_, known=known: known)
+        choose_conv(config("dtype=bfloat16"), IMAGE, 2_500_000, jax.devices()[:1])
+        assert any("float32 is probably faster" in line for line in log_lines) == warned
 
 
 def test_another_machines_choice(monkeypatch):

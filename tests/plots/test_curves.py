@@ -295,15 +295,19 @@ def test_comparison_has_both_measures_of_every_run() -> None:
     assert train.get_linewidth() < test.get_linewidth()
 
 
-def test_comparison_against_time_has_the_minutes_of_each_run() -> None:
-    slow = [row | {"seconds": 60.0} for row in make_rows(2)]
+@pytest.mark.parametrize(("seconds", "scale"), [(30.0, "linear"), (60.0, "log")])
+def test_comparison_against_time_has_the_minutes_of_each_run(seconds: float, scale: str) -> None:
+    slow = [row | {"seconds": seconds} for row in make_rows(2)]
     figure = plots.comparison_figure({"a": make_rows(3), "b": slow}, "2 runs", against="time")
     for axes in figure.axes:
         assert axes.get_xlabel() == "training time (min)"
-        assert axes.get_xlim()[0] == 0
+        assert (axes.get_xlim()[0] == 0) == (scale == "linear")
+        assert axes.get_xscale() == scale
         first, *_, last = axes.get_lines()
         np.testing.assert_allclose(np.asarray(first.get_xdata(), float), [2.5 / 60, 5 / 60, 0.125])
-        np.testing.assert_allclose(np.asarray(last.get_xdata(), float), [1, 2])
+        np.testing.assert_allclose(
+            np.asarray(last.get_xdata(), float), [seconds / 60, seconds / 30]
+        )
 
 
 @pytest.mark.parametrize(
