@@ -9,7 +9,7 @@ a step takes all of them one after the other, what is added up over the devices,
 images where the host's cores make them more slowly (predict).
 
 cost_model_fit.py measures the constants of `cpu` and checks predictions on other runs.
-docs/scaling.md tells what they are worth.
+docs/cost_model.md tells what they are worth.
 """
 
 import argparse

@@ -14,7 +14,7 @@ from flax_resnet.config import airbench
 def get_config() -> ConfigDict:
     """Returns KellerJordan/cifar10-airbench's airbench94_muon.py, from its commit f1c599c.
 
-    But for the bias of the whitening: its rate follows the run's for its 3 epochs, where theirs
-    falls to 0 over them.
+    One difference: in its 3 epochs, the whitening bias follows the run's learning rate; theirs
+    falls to 0.
     """
     return airbench.muon("airbench94")

@@ -2,7 +2,7 @@
 
 The fields are in flax_resnet/config/fields.py; this prints them all:
 
-    python -c "from flax_resnet.config.fields import describe_fields as d; print(d())"
+    python train.py --help-config
 """
 
 from ml_collections import ConfigDict

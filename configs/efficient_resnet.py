@@ -24,5 +24,5 @@ def get_config() -> ConfigDict:
     config.clip_value = 0.1
     config.lookahead_steps = 5
     config.lookahead_decay = 0.5
-    config.lookahead_statistics = False  # PyTorch's wrappers of optimizers know parameters alone
+    config.lookahead_statistics = False  # PyTorch's wrappers of optimizers know only parameters
     return config

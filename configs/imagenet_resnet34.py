@@ -1,4 +1,4 @@
-"""ResNet-34 for ImageNet (the paper's Figure 3), He's recipe of 90 epochs.
+"""ResNet-34 for ImageNet (the paper's Figure 3), He et al.'s recipe, 90 epochs.
 
     python -m flax_resnet summary --config configs/imagenet_resnet34.py
 

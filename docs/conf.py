@@ -54,11 +54,13 @@ docs/usage
 docs/recipes
 docs/data
 docs/performance
+Notes on performance <docs/performance_notes>
 docs/reliability
 Formats <docs/formats>
 docs/judging
 docs/serving
 Scaling <docs/scaling>
+Cost model <docs/cost_model>
 Paper report <docs/paper/report>
 ```
 ```{toctree}

@@ -35,7 +35,7 @@ RULES: dict[str, Pick | None] = {
 # step: half of what it is for the revised network on 2 cores (20.5 ms an image; 5.9 with these).
 SAVED_SECONDS = 3e-11
 # Winograd's algorithm keeps 2.25 times the images for its gradient, and other layers lose the
-# cache: where it gained up to a sixth alone, ResNet-50 was slower with it (docs/performance.md).
+# cache: where it gained up to a sixth alone, ResNet-50 was slower (docs/performance_notes.md).
 WINOGRAD_FACTOR = 1.2
 MIN_SAVED_SECONDS = 1.0  # tracing the network to find its shapes takes nearly as long
 START_SECONDS = 3.0  # of the process that measures

@@ -457,7 +457,8 @@ _SECTIONS: dict[str, tuple[Field, ...]] = {
     "Machine": (
         Field(
             "conv", "auto", choice("auto", "native", "winograd", "onednn", "onednn+winograd"),
-            "convolutions: XLA's own, or for a CPU oneDNN's, Winograd's (slow to compile) or both",
+            "convolutions: XLA's own, or for a CPU oneDNN's, Winograd's (slow to compile) or both; "
+            "auto: on one CPU device the fastest of each, timed once, else XLA's",
         ),
         Field("parallel", "jit", choice("jit", "pmap"), "how steps compile for several devices"),
         Field(
