@@ -19,8 +19,16 @@ def parameter_name(path: tuple[Any, ...]) -> str:
 
 
 def is_frozen(name: str, frozen: Sequence[str]) -> bool:
-    """Whether a parameter's name begins with one of `frozen`, such as stem, or has such a part."""
-    return any(part.startswith(start) for start in frozen for part in (name, *name.split("/")))
+    """Whether a parameter's name begins with one of `frozen`, such as stem, or has such a part.
+
+    A number is taken whole: stage1_block1 is not the beginning of stage1_block12.
+    """
+
+    def begins(part: str, start: str) -> bool:
+        after = part[len(start) : len(start) + 1]
+        return part.startswith(start) and not (start[-1:].isdigit() and after.isdigit())
+
+    return any(begins(part, start) for start in frozen for part in (name, *name.split("/")))
 
 
 def freeze(frozen: Sequence[str]) -> optax.GradientTransformation:
@@ -52,7 +60,7 @@ def group_of(name: str) -> str:
     *modules, kind = name.split("/")
     if kind == "bias" and "norm" in modules[-1]:
         return "norm_bias"
-    if kind == "bias" and modules[0].startswith("stem"):
+    if kind == "bias" and modules == ["stem_whiten"]:
         return "stem_bias"
     return "head" if modules[0] == "head" else "others"
 

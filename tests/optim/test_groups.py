@@ -4,7 +4,14 @@ import optax
 import pytest
 
 from flax_resnet.optim.averages import lookahead, lookahead_schedule, moving_average
-from flax_resnet.optim.groups import decay_mask, freeze, group_of, stop_stem_bias, with_rates
+from flax_resnet.optim.groups import (
+    decay_mask,
+    freeze,
+    group_of,
+    is_frozen,
+    stop_stem_bias,
+    with_rates,
+)
 from flax_resnet.optim.optimizers import OPTIMIZERS
 
 PARAMS = {
@@ -23,8 +30,15 @@ def test_groups_are_known_by_name():
         "head/bias": "head",
         "stem_norm/scale": "others",
         "stem_whiten/kernel": "others",
+        "stem_se/excite/bias": "others",
     }
     assert {name: group_of(name) for name in names} == names
+
+
+def test_a_name_is_frozen_by_its_beginning_and_numbers_are_whole():
+    name = "stage1_block12/conv1/kernel"
+    assert all(is_frozen(name, [start]) for start in ("stage1", "stage1_block12", "conv", "kernel"))
+    assert not any(is_frozen(name, [start]) for start in ("stage1_block1", "block12"))
 
 
 def test_a_groups_rate_multiplies_its_gradient_and_not_its_decay():
