@@ -6,7 +6,6 @@ holds an equal share of the batch.
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -95,7 +94,7 @@ def make_train_step(
     Parameters that are `held`, by names as in optim.groups.freeze, have gradients of 0, and what
     only their gradients need is not computed.
 
-    The batch is taken in as many of `micro_batches` equal parts as divide it, one after the other,
+    The batch is taken in `micro_batches` equal parts (`num_parts`), one after the other,
     with the mean of their gradients. The result is that of the whole batch, but for BatchNorm,
     which takes its statistics from each part.
 
@@ -134,7 +133,7 @@ def make_train_step(
             targets = soften(labels, num_classes, smoothing, inputs.dtype)
         if mix is not None:
             inputs, targets = mix(jax.random.fold_in(key, 1), inputs, targets)
-        parts = math.gcd(micro_batches, len(images))
+        parts = num_parts(micro_batches, len(images))
         of_part = functools.partial(_loss_and_grads, network, held)
 
         def loss_and_grads(state: TrainState) -> LossAndGrads:
@@ -172,6 +171,16 @@ def make_train_step(
         return _keep_finite(_all_finite((loss, new_state)), new, (state, sums), on_nan)
 
     return TrainStep(train_step, hparams or {})
+
+
+def num_parts(micro_batches: int, num_images: int) -> int:
+    """How many equal parts a batch is taken in: `micro_batches`, or the next divisor of its size.
+
+    Up to twice as many; if none of these divides it, as with an epoch's short last batch, fewer.
+    More would leave BatchNorm parts of a few images.
+    """
+    divisors = [n for n in range(1, 2 * micro_batches + 1) if num_images % n == 0]
+    return min((n for n in divisors if n >= micro_batches), default=divisors[-1])
 
 
 def _averaged(

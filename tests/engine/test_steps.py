@@ -13,7 +13,7 @@ from flax import linen as nn
 from flax_resnet.engine import steps
 from flax_resnet.engine.mesh import DataParallel
 from flax_resnet.engine.state import MetricSums, TrainState, init_state
-from flax_resnet.engine.steps import make_train_step
+from flax_resnet.engine.steps import make_train_step, num_parts
 from flax_resnet.optim.optimizers import OPTIMIZERS
 from flax_resnet.optim.schedules import make_schedule
 
@@ -156,6 +156,14 @@ def test_mixed_images_and_labels_are_trained_on():
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, 1e-5, 1e-6), plain.params, mixed.params
     )
+
+
+@pytest.mark.parametrize(
+    ("micro_batches", "images", "parts"),
+    [(1, 128, 1), (8, 256, 8), (3, 128, 4), (8, 143, 11), (8, 1167, 3), (4, 127, 1), (8, 4, 4)],
+)
+def test_the_number_of_parts(micro_batches: int, images: int, parts: int):
+    assert num_parts(micro_batches, images) == parts
 
 
 @pytest.mark.parametrize("parts", [2, 8, 12])
