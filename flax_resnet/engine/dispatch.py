@@ -126,9 +126,14 @@ class InFlight:
     where steps are long: two would have memory at once.
     """
 
-    def __init__(self, platform: str, steps_per_dispatch: int = 1) -> None:
+    def __init__(self, platform: str, steps_per_dispatch: int = 1, *, alone: bool = True) -> None:
+        """Takes the steps of a dispatch, and whether one process trains.
+
+        If not, the bound does not follow this process's clock: all must see a NaN at one step.
+        """
         self._is_cpu = platform == "cpu"
         self._limit = 0 if self._is_cpu else max(2, 16 // steps_per_dispatch)
+        self._short_limit = 2 if alone else self._limit
         self._waiting: collections.deque[Any] = collections.deque()
         self._last_ready = time.monotonic()
 
@@ -146,7 +151,7 @@ class InFlight:
             now = time.monotonic()
             is_long = now - self._last_ready > LONG_STEP_SECONDS
             self._last_ready = now
-            self._limit = 0 if is_long else 2
+            self._limit = 0 if is_long else self._short_limit
             if is_long and not self._waiting:
                 freed_memory.after_step()
         return ready

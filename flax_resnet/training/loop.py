@@ -212,7 +212,9 @@ def train_epoch(
     """Trains the rest of an epoch, or up to a stop; at its end it awaits evaluation."""
     steps = session.batches.steps_per_epoch
     epoch_end = (progress.step // steps + 1) * steps
-    in_flight = InFlight(session.parallel.platform, session.steps_per_dispatch)
+    in_flight = InFlight(
+        session.parallel.platform, session.steps_per_dispatch, alone=session.processes.alone
+    )
     for hook in hooks:
         hook.before_epoch(session, progress)
     progress.start_clock()

@@ -29,6 +29,11 @@ def test_the_host_runs_ahead_by_a_few_dispatches(platform, steps_per_dispatch, l
     assert waited_for == [None] * limit + [0, 1]
 
 
+def test_several_processes_wait_for_the_same_steps():
+    in_flight = InFlight("cpu", alone=False)
+    assert [in_flight.add(number) for number in range(3)] == [0, 1, 2]
+
+
 def test_on_a_cpu_the_host_runs_ahead_while_steps_are_short(monkeypatch):
     in_flight = InFlight("cpu")
     assert [in_flight.add(number) for number in range(5)] == [0, None, None, 1, 2]
