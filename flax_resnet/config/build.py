@@ -180,11 +180,15 @@ def keeps_averages(config: ConfigDict) -> bool:
 def _build_slow_steps(config: ConfigDict, steps_per_epoch: int) -> SlowSteps | None:
     if not config.lookahead_steps:
         return None
+    steps = config.num_epochs * steps_per_epoch
+    if config.lookahead_steps > steps:
+        raise UserError(
+            f"config.lookahead_steps is {config.lookahead_steps}, more than the run's {steps} "
+            "steps: the weights that are evaluated would stay the initial ones",
+            field="config.lookahead_steps",
+        )
     return lookahead_schedule(
-        config.lookahead_steps,
-        config.lookahead_decay,
-        config.lookahead_power,
-        config.num_epochs * steps_per_epoch,
+        config.lookahead_steps, config.lookahead_decay, config.lookahead_power, steps
     )
 
 

@@ -15,9 +15,11 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from flax_resnet.config.fields import FIELDS, FORMAT, MAX_BLOCKS, Field, is_int
+from flax_resnet.models.blocks import BLOCKS
 from flax_resnet.models.cost import map_shape
 from flax_resnet.models.designs import MODELS
 from flax_resnet.models.resnet import Design
+from flax_resnet.models.whitening import features_of
 from flax_resnet.process.errors import Code, UserError, reason, shortened
 
 _PACKAGE = Path(__file__).parents[1]
@@ -412,6 +414,15 @@ def _validate_design(design: Design) -> None:
             "design.shortcut",
             "is 'pad', which can only add channels, but design.stage_channels is "
             f"{design.stage_channels}: use 'projection'",
+            "conflict",
+        )
+    first = design.stage_channels[0] * BLOCKS[design.block].expansion
+    whitened = design.stem == "whiten" and design.downsample == "stride"
+    if design.shortcut == "pad" and whitened and features_of(3) > first:
+        raise _field_error(
+            "design.shortcut",
+            f"is 'pad', which can only add channels, but the stem has {features_of(3)} and the "
+            f"first stage {first}: use 'projection'",
             "conflict",
         )
 

@@ -90,7 +90,7 @@ def count(design: Design, num_classes: int, image_shape: ImageShape) -> Cost:
     for times, part in _parts(design, image_shape):
         params += times * part.params
         multiply_adds += times * part.multiply_adds
-    for channels in _excited(design):
+    for channels in _excited(design, image_shape):
         squeezed = squeezed_channels(channels)
         params += 2 * channels * squeezed + channels + squeezed
         multiply_adds += 2 * channels * squeezed
@@ -119,10 +119,11 @@ def depth(design: Design) -> int:
     return 2 + convolutions * sum(design.stage_sizes) + pooled
 
 
-def _excited(design: Design) -> list[int]:
+def _excited(design: Design, image_shape: ImageShape) -> list[int]:
     """The channels of each map that squeeze-and-excitation scales."""
     if design.squeeze_excitation == "stem":
-        return [design.stem_channels]
+        stem, _ = _stem(design.stem, design.stem_channels, image_shape, per_feature=2)
+        return [stem.convolutions[0].features]
     if design.squeeze_excitation == "none":
         return []
     expansion = BLOCKS[design.block].expansion

@@ -18,6 +18,7 @@ from flax_resnet.models.norm import Dtype
 
 PATCH = 2  # pixels, the side of a patch
 IMAGES = 5000  # that the filters are computed from
+SLICE = 100  # of them at a time: the patches of all large images would take tens of GB
 EPSILON = 5e-4  # added to the variance of a component
 KERNEL = ("stem_whiten", "kernel")  # where the network has the filters
 
@@ -103,11 +104,17 @@ def whitening_filters(
       mean: subtracted from the images, by channel.
       std: divides what mean leaves.
     """
-    normalized = (images[:IMAGES] / 255.0 - np.array(mean)) / np.array(std)
-    patches = np.lib.stride_tricks.sliding_window_view(normalized, (PATCH, PATCH), axis=(1, 2))
-    # [n, rows, columns, channels, 2, 2], to a row a patch, as a filter's height, width, channels.
-    rows = patches.transpose(0, 1, 2, 4, 5, 3).reshape(-1, PATCH**2 * images.shape[-1])
-    variances, components = np.linalg.eigh(rows.T @ rows / len(rows))
+    side = PATCH**2 * images.shape[-1]
+    products, count = np.zeros((side, side)), 0
+    for first in range(0, min(IMAGES, len(images)), SLICE):
+        part = images[first : min(first + SLICE, IMAGES)]
+        normalized = (part / 255.0 - np.array(mean)) / np.array(std)
+        patches = np.lib.stride_tricks.sliding_window_view(normalized, (PATCH, PATCH), axis=(1, 2))
+        # [n, rows, columns, channels, 2, 2] to a row a patch, ordered as a filter.
+        rows = patches.transpose(0, 1, 2, 4, 5, 3).reshape(-1, side)
+        products += rows.T @ rows
+        count += len(rows)
+    variances, components = np.linalg.eigh(products / count)
     # An eigenvector's sign is LAPACK's choice; this makes it the same everywhere.
     largest = np.abs(components).argmax(0)
     components = components * np.sign(components[largest, np.arange(len(largest))])

@@ -261,6 +261,14 @@ def _load(
             f"are {len(dataset.train_labels)} training images",
             field="config.drop_last",
         )
+    rest = 0 if config.drop_last else len(dataset.train_labels) % config.batch_size
+    if rest and not parallel.divides(rest) and rest > config.batch_size / parallel.num_devices:
+        logger.warning(
+            "note: %d devices cannot share the last %d images of an epoch: each computes all, "
+            "which takes more memory than its part of a batch (config.drop_last=True drops them)",
+            parallel.num_devices,
+            rest,
+        )
     data = DataInfo(
         class_names=dataset.class_names,
         image_shape=dataset.image_shape,

@@ -128,6 +128,12 @@ def test_without_the_gradient_of_the_stems_bias_the_rest_moves_alike_for_less():
     assert flops(steps[1]) < 0.95 * flops(steps[0])
 
 
+def test_a_slow_step_after_the_run_is_refused():
+    config = tiny_config(lookahead_steps=1000)
+    with pytest.raises(UserError, match="lookahead_steps is 1000, more than the run's"):
+        build_train_step(config, 10, STEPS_PER_EPOCH)
+
+
 def test_lookaheads_slow_weights_are_gone_on_from():
     config = tiny_config(**NETWORK, optimizer="sgd", learning_rate=0.1, lookahead_steps=5)
     plain = tiny_config(**NETWORK, optimizer="sgd", learning_rate=0.1)

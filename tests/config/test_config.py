@@ -249,6 +249,17 @@ def test_fields_that_do_not_fit_together_are_refused(override, field):
     assert (error.code, error.field) == ("conflict", f"config.{field}")
 
 
+def test_a_stem_wider_than_the_first_stage_needs_a_projection():
+    narrow = refused(
+        lambda: load_config(ROOT / "configs/resnet20.py", ["--config.design.stem=whiten"])
+    )
+    assert (narrow.code, narrow.field) == ("conflict", "config.design.shortcut")
+    load_config(
+        ROOT / "configs/resnet20.py",
+        ["--config.design.stem=whiten", "--config.design.shortcut=projection"],
+    )
+
+
 def test_a_missing_or_broken_config_file_is_named(tmp_path):
     missing = refused(lambda: load_config(ROOT / "configs/revise.py"))
     assert missing.code == "missing" and "configs/revised.py" in str(missing)

@@ -28,6 +28,10 @@ DESIGNS = {
         dataclasses.replace(MODELS["imagenet_resnet50"], squeeze_excitation="blocks"),
         ODD,
     ),
+    "squeeze-and-excitation after whitening": (
+        dataclasses.replace(MODELS["airbench94"], squeeze_excitation="stem"),
+        CIFAR,
+    ),
     "whitened and pooled": (MODELS["airbench94"], CIFAR),
     "whitened and pooled, residual": (MODELS["best_5m"], (37, 50, 1)),
     "pooled, with a stem of its own": (

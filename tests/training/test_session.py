@@ -5,6 +5,7 @@ import shutil
 import zipfile
 from pathlib import Path
 
+import jax
 import pytest
 
 from flax_resnet.config import conv_choice
@@ -17,6 +18,7 @@ from flax_resnet.inference.model import load_trained
 from flax_resnet.process.errors import UserError
 from flax_resnet.runs.folder import RunFolder
 from flax_resnet.runs.metrics_log import read_metrics
+from flax_resnet.training import session
 from flax_resnet.training.hooks import Hook
 from flax_resnet.training.loop import train_and_evaluate
 from flax_resnet.training.save_policy import SavePolicy
@@ -72,6 +74,14 @@ def test_the_choice_of_convolutions_is_recorded_and_kept(tiny_run, tmp_path, one
     (workdir / "arithmetic.json").write_text(json.dumps(record | {"devices": 2}))
     train_and_evaluate(tiny_config(num_epochs=5), workdir, devices=one_device)
     assert any("not bit-for-bit" in line for line in log_lines)
+
+
+@pytest.mark.parametrize(("images", "noted"), [(31 + 32, True), (30 + 32, False), (1 + 32, False)])
+def test_a_last_batch_that_devices_cannot_share_is_noted(images, noted, log_lines):
+    config = tiny_config(train_images=images, batch_size=32)
+    dataset = load_dataset("digits").first(images, 32)
+    session._load(config, dataset, DataParallel(devices=jax.devices()[:2]))
+    assert any(f"share the last {images - 32} images" in line for line in log_lines) == noted
 
 
 def test_convolutions_that_this_processor_lacks_are_chosen_again(

@@ -124,7 +124,8 @@ def _file(cache_dir: Path) -> Path:
     processor = platform.processor()
     if sys.platform == "linux":
         for line in read_text(Path("/proc/cpuinfo")).splitlines():
-            if line.startswith(("model name", "flags")):
+            # On x86; and on ARM, which has no name there.
+            if line.startswith(("model name", "flags", "CPU implementer", "CPU part", "Features")):
                 processor += line
             if not line and processor:
                 break  # the first core stands for all
