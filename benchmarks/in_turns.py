@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def stopped_with_us(process: subprocess.Popen) -> Any:
+def stopped_with_us(process: subprocess.Popen) -> Iterator[None]:
     """Within it, Ctrl-Z stops `process` and this one, and `fg` lets both go on."""
 
     def stop(*_: Any) -> None:

@@ -179,7 +179,8 @@ def num_parts(micro_batches: int, num_images: int) -> int:
     Up to twice as many; if none of these divides it, as with an epoch's short last batch, fewer.
     More would leave BatchNorm parts of a few images.
     """
-    divisors = [n for n in range(1, 2 * micro_batches + 1) if num_images % n == 0]
+    most = min(2 * micro_batches, num_images)
+    divisors = [n for n in range(1, most + 1) if num_images % n == 0]
     return min((n for n in divisors if n >= micro_batches), default=divisors[-1])
 
 

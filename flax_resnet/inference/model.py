@@ -182,9 +182,9 @@ class Model:
 
     def _conv_for(self, num_images: int) -> Choice:
         config, devices = self.config, self._parallel.devices
-        if self.conv is not None and len(devices) == 1:
-            if computable(self.conv, config.dtype, devices):
-                return self.conv
+        recorded = self.conv if len(devices) == 1 else None
+        if recorded is not None and computable(recorded, config.dtype, devices):
+            return recorded
         if not computable(config.conv, config.dtype, devices):
             config = ConfigDict({**config, "conv": "auto"})
         # An evaluation is a third of a training step's work.

@@ -160,7 +160,7 @@ def test_mixed_images_and_labels_are_trained_on():
 
 @pytest.mark.parametrize(
     ("micro_batches", "images", "parts"),
-    [(1, 128, 1), (8, 256, 8), (3, 128, 4), (8, 143, 11), (8, 1167, 3), (4, 127, 1), (8, 4, 4)],
+    [(1, 128, 1), (8, 256, 8), (3, 128, 4), (8, 143, 11), (8, 1167, 3), (4, 127, 1), (10**9, 4, 4)],
 )
 def test_the_number_of_parts(micro_batches: int, images: int, parts: int):
     assert num_parts(micro_batches, images) == parts
