@@ -9,6 +9,7 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
+from flax_resnet.models.cpu.fence import materialize
 from flax_resnet.models.cpu.onednn import largest_divisor
 
 Dtype = Any
@@ -144,10 +145,8 @@ def _backward(
     epsilon: float, axis_name: str | None, dtype: Dtype, residuals: Any, cotangents: Normalized
 ) -> tuple[jax.Array, jax.Array, jax.Array, None]:
     x, mean, inverse_std, scale, shift = residuals
-    # XLA's CPU backend would write 16 bits out as 32 for their readers: the barrier forbids it.
-    dy = lax.platform_dependent(
-        cotangents[0], cpu=lax.optimization_barrier, default=lambda dy: dy
-    ).astype(scale.dtype)
+    dy, mean = lax.platform_dependent(cotangents[0], mean, cpu=_fenced, default=lambda *both: both)
+    dy = dy.astype(scale.dtype)
     images = x.astype(scale.dtype)
     if shift is None:
         dbias, of_products = _sums(dy, images, from_16_bits=True)
@@ -163,6 +162,14 @@ def _backward(
 
 
 normalize_batch.defvjp(_forward, _backward)
+
+
+def _fenced(dy: jax.Array, mean: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Both; XLA's CPU backend then writes no copies of images for their readers.
+
+    It would write 16 bits out as 32, and keep x - mean of the forward pass, besides x.
+    """
+    return lax.optimization_barrier(dy), materialize(lambda both: both[1], (dy, mean))
 
 
 def _sums(

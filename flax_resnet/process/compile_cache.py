@@ -10,6 +10,8 @@ from pathlib import Path
 
 import jax
 
+from flax_resnet.process.malloc import freed_memory
+
 logger = logging.getLogger(__name__)
 
 MIN_SECONDS = "jax_persistent_cache_min_compile_time_secs"
@@ -47,14 +49,14 @@ def keep_compiled(cache_dir: Path) -> None:
 
 def compile_program(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
     """Compiles, and keeps what can be kept: XLA does not know how to store calls of oneDNN."""
-    if "__onednn$" not in lowered.as_text():
-        return lowered.compile()
     before = getattr(jax.config, MIN_SECONDS)
-    jax.config.update(MIN_SECONDS, math.inf)
+    if "__onednn$" in lowered.as_text():
+        jax.config.update(MIN_SECONDS, math.inf)
     try:
         return lowered.compile()
     finally:
         jax.config.update(MIN_SECONDS, before)
+        freed_memory.after_compiling()
 
 
 def others_may_rename_in(folder: Path) -> bool:

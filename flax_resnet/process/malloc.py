@@ -16,7 +16,9 @@ _TOP_PAD_BYTES = 64 << 20
 _MADV_HUGEPAGE = 14  # of madvise(2)
 _HUGE_PAGE_BYTES = 2 << 20
 
-_SECONDS_TO_FREE = 0.002  # after its outputs are ready, XLA still holds a step's memory that long
+# After a step's outputs are ready, XLA still holds its memory that long; a program's first, longer.
+_SECONDS_TO_FREE = 0.002
+_SECONDS_TO_FREE_FIRST = 0.3
 _GROWTH = 1.25
 
 _libc: Any = None  # glibc, where freed memory is kept
@@ -70,14 +72,24 @@ class FreedMemory:
         """To be called between two steps, while no buffers are needed."""
         if _libc is None:
             return
-        time.sleep(_SECONDS_TO_FREE)
+        is_first = self._usual is None and not self._is_trimmed
+        time.sleep(_SECONDS_TO_FREE_FIRST if is_first else _SECONDS_TO_FREE)
         resident = _resident_bytes()
         if self._is_trimmed:  # one step later: what a step needs
             self._usual, self._is_trimmed = resident, False
         elif self._usual is None or resident > _GROWTH * self._usual:
-            _libc.malloc_trim(0)
-            _advise_huge_pages(_libc)  # the heap's end, which asked for them, was given back, too
+            self._give_back()
             self._is_trimmed = True
+
+    def after_compiling(self) -> None:
+        """Gives back what compiling took: a step's memory would come on top of some hundred MB."""
+        if _libc is not None:
+            self._give_back()
+            self._usual, self._is_trimmed = None, False
+
+    def _give_back(self) -> None:
+        _libc.malloc_trim(0)
+        _advise_huge_pages(_libc)  # the heap's end, which asked for them, was given back, too
 
 
 freed_memory = FreedMemory()  # of the process

@@ -1,5 +1,7 @@
 """Each transform alone, then the convolution against the native one."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -69,6 +71,27 @@ def test_each_adjoint_is_the_transpose():
     assert inner(winograd.transform_output(m, SHAPE[:3]), y) == pytest.approx(
         inner(m, winograd.transform_output_adjoint(y)), rel=1e-4
     )
+
+
+def test_a_batch_in_chunks_has_the_same_gradients_in_a_tenth_of_the_memory(monkeypatch):
+    monkeypatch.setattr(winograd, "CHUNK_TILES", 8)
+    monkeypatch.setattr(winograd, "usable_cores", lambda: 2)
+    x, kernel, dy = normal(9, 36, 16, 16, 8), normal(10, 3, 3, 8, 16), normal(11, 36, 16, 16, 16)
+    assert winograd.num_chunks(x.shape, 16) == 36
+    assert winograd.num_chunks((36, 8, 8, 8), 16) == 9
+    assert winograd.num_chunks(x.shape, 128) == 1
+
+    def gradients(x, kernel, dy):
+        y, vjp = jax.vjp(winograd.conv3x3, x, kernel)
+        return y, *vjp(dy)
+
+    chunked = jax.jit(gradients).lower(x, kernel, dy).compile()
+    monkeypatch.setattr(winograd, "CHUNK_TILES", 10**6)
+    at_once = jax.jit(lambda *args: gradients(*args)).lower(x, kernel, dy).compile()
+    for found, expected in zip(chunked(x, kernel, dy), at_once(x, kernel, dy), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5 * float(abs(expected).max()))
+    analyses: list[Any] = [program.memory_analysis() for program in (chunked, at_once)]
+    assert analyses[0].temp_size_in_bytes < analyses[1].temp_size_in_bytes / 10
 
 
 def test_a_nan_comes_out():

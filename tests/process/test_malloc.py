@@ -78,13 +78,18 @@ for size in (2 << 20, 256 << 20):
     print(resident() - before)
     malloc.freed_memory.after_step()
     print(resident() - before)
+block = b"x" * (64 << 20)  # not a quarter
+del block
+malloc.freed_memory.after_compiling()
+print(resident() - before)
 """
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
-def test_freed_memory_is_given_back_when_the_process_has_grown_by_a_quarter():
+def test_freed_memory_is_given_back_when_the_process_has_grown_and_after_compiling():
     output = subprocess.check_output([sys.executable, "-c", GIVEN_BACK], text=True)
-    small, small_after, large, large_after = map(int, output.split())  # MiB
+    small, small_after, large, large_after, compiled = map(int, output.split())  # MiB
     assert 0 <= small <= small_after < 8
     assert large > 200
     assert large_after < 8
+    assert compiled < 8
