@@ -118,6 +118,7 @@ def normalize_batch(
     return _forward(x, scale, bias, shift, epsilon, axis_name, dtype)[0]
 
 
+@functools.partial(jax.jit, static_argnums=(4, 5, 6))  # traced once for all layers of a shape
 def _forward(
     x: jax.Array,
     scale: jax.Array,
@@ -141,6 +142,7 @@ def _forward(
     return (y.astype(dtype), mean, var), (x, mean, inverse_std, scale, shift)
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _backward(
     epsilon: float, axis_name: str | None, dtype: Dtype, residuals: Any, cotangents: Normalized
 ) -> tuple[jax.Array, jax.Array, jax.Array, None]:

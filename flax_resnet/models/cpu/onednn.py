@@ -97,6 +97,7 @@ def _forward(
     return conv(x, kernel, strides, padding), (x, kernel)
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))  # traced once for all convolutions of a shape
 def _backward(
     strides: int, padding: int, residuals: tuple[jax.Array, jax.Array], dy: jax.Array
 ) -> tuple[jax.Array, jax.Array]:

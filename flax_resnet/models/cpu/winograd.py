@@ -102,6 +102,7 @@ def conv3x3(
 Kept = Grid | jax.Array
 
 
+@jax.jit  # traced once for all convolutions of a shape, as the gradients
 def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[Kept, jax.Array]]:
     u = transform_kernel(kernel)
 
@@ -121,6 +122,7 @@ def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[Kept, ja
     return y, (x, kernel)
 
 
+@jax.jit
 def _backward(residuals: tuple[Kept, jax.Array], dy: jax.Array) -> tuple[jax.Array, jax.Array]:
     kept, kernel = residuals
     # Fenced by dy, or XLA would compute it in the forward pass, and keep it for this.
