@@ -37,7 +37,8 @@ TILE = 4  # pixels of output in a tile's row
 WINDOW = 6  # pixels of input that they depend on
 # Tiles of a chunk for each core, up to so many channels. On two cores of an AMD EPYC (Zen 3), 128
 # images with 32 channels of 16x16 pixels or 64 of 32x32 then take as long as at once, and a tenth
-# of the memory; with 128 channels of 16x16, in chunks of any size, 1.1 to 1.5 times as long.
+# of the memory; with 128 channels of 16x16, in chunks of any size, 1.1 to 1.5 times as long. The
+# chunks' gradients of a kernel are added up, so their last bits depend on the number of cores.
 CHUNK_TILES = 128
 MAX_CHUNK_CHANNELS = 64
 
@@ -126,7 +127,7 @@ def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[Kept, ja
 def _backward(residuals: tuple[Kept, jax.Array], dy: jax.Array) -> tuple[jax.Array, jax.Array]:
     kept, kernel = residuals
     # Fenced by dy, or XLA would compute it in the forward pass, and keep it for this.
-    u = materialize(lambda after: transform_kernel(after[1].swapaxes(2, 3)), (dy, kernel))
+    u = materialize(lambda both: transform_kernel(both[1].swapaxes(2, 3)), (dy, kernel))
 
     def of_transformed(v: Grid, dy: jax.Array) -> tuple[Grid, jax.Array]:
         """dU^T = dM^T V and the gradient of the images."""
