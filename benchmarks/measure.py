@@ -65,14 +65,25 @@ def report(
       kind: the key under which the file holds `name`.
       **more: single figures, printed below the table.
     """
-    result = {kind: name, "machine": machine((*PACKAGES, "torch")), **more, "rows": list(rows)}
-    output.mkdir(parents=True, exist_ok=True)
-    path = output / f"{name}.json"
-    path.write_text(json.dumps(result, indent=2) + "\n")
+    result = write(name, rows, output, kind, **more)
     print(format_table(rows))
     for key, value in more.items():
         print(f"{key.replace('_', ' ')}: {_format(value)}")
-    print(f"written: {path}", flush=True)
+    print(f"written: {output / name}.json", flush=True)
+    return result
+
+
+def write(
+    name: str,
+    rows: Sequence[Mapping[str, Any]],
+    output: Path,
+    kind: str = "benchmark",
+    **more: Any,
+) -> dict[str, Any]:
+    """The file of `report` alone; a long benchmark keeps what it has so far by it."""
+    result = {kind: name, "machine": machine((*PACKAGES, "torch")), **more, "rows": list(rows)}
+    output.mkdir(parents=True, exist_ok=True)
+    (output / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
     return result
 
 

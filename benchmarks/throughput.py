@@ -406,10 +406,13 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         # In turns: on a CPU all ways to train a network, on a GPU those of a dtype and batch size.
         key = (case.model, case.task) if on_cpu else (case.dtype, case.batch_size)
         groups.setdefault(key, []).append(case)
-    rows = []
+    if not chosen:
+        parser.error("no case has all of these values: without them all cases are measured")
+    rows: list[dict] = []
     for group in groups.values():
         num_steps = 1 if on_cpu else max(1, 16384 // group[0].batch_size)
         rows += measure_group(group, num_steps, rounds, args.quick)
+        measure.write("throughput", rows, args.output, rounds=rounds)  # if it is cut off
         jax.clear_caches()
     dtypes = sorted({row["dtype"] for row in rows})
     rates = {dtype: round(matrix_rate(dtype, args.quick) / 1e12, 3) for dtype in dtypes}

@@ -4,7 +4,8 @@
 
 The recipe is that of the authors' code, whose best test epoch of one run has 96.04% (CIFAR-10).
 Here the rate falls with each step, there with each epoch; the last epoch counts, not the best.
-It has not been trained to the end here.
+On CIFAR-10 recompressed as JPEG at quality 75, with 50 in place of 200 epochs and in bfloat16, it
+reached 90.65% (n = 1, stopped after 46); the 200 epochs have not been trained here.
 """
 
 from ml_collections import ConfigDict

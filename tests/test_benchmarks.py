@@ -40,6 +40,28 @@ def test_benchmark(name, tmp_path, capsys, monkeypatch):
     assert COLUMNS[name].replace("_", " ") in capsys.readouterr().out
 
 
+def test_throughput_keeps_what_it_has(tmp_path, monkeypatch):
+    from benchmarks import measure, throughput
+
+    def cut_off(*_, **__):
+        raise KeyboardInterrupt
+
+    rows = [{"dtype": "float32", "images_per_second": 1.0}]
+    monkeypatch.setattr(throughput, "measure_group", lambda *_: rows)
+    monkeypatch.setattr(measure, "report", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        throughput.main(["--quick", "--output", str(tmp_path)])
+    assert json.loads((tmp_path / "throughput.json").read_text())["rows"] == rows
+
+
+def test_throughput_without_a_case(capsys):
+    from benchmarks import throughput
+
+    with pytest.raises(SystemExit):
+        throughput.main(["--quick", "--batch-size", "7"])
+    assert "no case" in capsys.readouterr().err
+
+
 def test_all_runs_each():
     from benchmarks import all as every
 
