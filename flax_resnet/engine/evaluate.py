@@ -1,4 +1,4 @@
-"""Loss, accuracy and logits of a set of images, each taken exactly once."""
+"""Loss and accuracy of a set of images, each taken exactly once."""
 
 import dataclasses
 import math
@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int32
+from jaxtyping import Int32
 
 from flax_resnet.data.batches import eval_chunks, prefetch
 from flax_resnet.data.streaming import Images
@@ -89,15 +89,6 @@ class Evaluator:
         sums = jax.device_get(sums)
         images = int(sums.images)
         return Evaluation(float(sums.loss) / images, int(sums.correct) / images, images)
-
-    def logits(self, variables: Any) -> Float[np.ndarray, "n classes"]:
-        """The logits of all images, in their order."""
-        sums = self._parallel.replicate(MetricSums.zeros())
-        parts: list[np.ndarray] = []
-        for chunk in self._resident() or prefetch(self._chunks):
-            logits = jax.device_get(self.steps(variables, sums, chunk)[1])
-            parts.append(logits.reshape(-1, logits.shape[-1]))
-        return np.concatenate(parts)[: len(self._images)]
 
     def _resident(self) -> Iterable[PlacedChunk]:
         """The chunk that stays on the devices; empty where the set takes more than one."""

@@ -55,7 +55,6 @@ def test_every_image_is_taken_once(mode, num_devices, batch_size, steps_per_disp
         losses = cross_entropy(logits, jnp.asarray(LABELS))
         assert result.loss == pytest.approx(float(losses.mean()), rel=1e-5)
         assert result.accuracy == pytest.approx(float((logits.argmax(-1) == LABELS).mean()))
-    np.testing.assert_allclose(evaluator.logits(placed), logits, rtol=1e-4, atol=1e-5)
 
 
 def test_evaluation_stops_when_asked():
