@@ -214,6 +214,10 @@ def _race(args: argparse.Namespace, search: _Search) -> int:
         changes.append(f"--config.train_images={args.train_images}")
     short = load_config(find_config(args.config), [*args.overrides, *changes])
     config = contenders_config(short, len(contenders), search.num_classes, search.image_shape)
+    if config.deterministic:
+        from flax_resnet.process.determinism import use_deterministic_kernels
+
+        use_deterministic_kernels()
     keep_compiled(default_cache_dir())
     outcome = race(contenders, config, args.out)
     if outcome.signum is not None:

@@ -62,7 +62,10 @@ def _output(name: str | None) -> Iterator[Any]:
     if name is None:
         yield sys.stdout
         return
-    with replacing(Path(name)) as part, open(part, "w", newline="", encoding="utf-8") as file:
+    with (
+        replacing(Path(name)) as part,
+        open(part, "w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
         yield file
 
 

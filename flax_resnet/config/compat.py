@@ -43,11 +43,12 @@ def check_may_resume(run: str, old: ConfigDict, new: ConfigDict, option: str) ->
     name, before, now = changed
     why = ""
     if name == "num_epochs":
-        why = (
-            f" (the {new.schedule} schedule spans the whole run)"
-            if new.schedule != "constant"
-            else " (it may only grow)"
-        )
+        if new.schedule != "constant":
+            why = f" (the {new.schedule} schedule spans the whole run)"
+        elif now > before:
+            why = " (the decay of Lookahead spans the whole run)"
+        else:
+            why = " (it may only grow)"
     raise UserError(
         f"{run} was started with config.{name}={before!r}, and now it is {now!r}{why}: "
         f"use the old value, or another {option}",

@@ -87,6 +87,14 @@ def named_errors(where: str) -> Iterator[None]:
         ) from error
 
 
+def _orientation(image: Image.Image) -> int:
+    """That of EXIF, 1 where there is none or none that can be read, as other programs take it."""
+    try:
+        return image.getexif().get(ORIENTATION, 1)
+    except SyntaxError:  # Pillow's, for a header that is not one
+        return 1
+
+
 def decode_reduced(
     data: bytes,
     reduce: Callable[[int, int], int] = lambda height, width: 1,
@@ -116,7 +124,7 @@ def decode_reduced(
                 whole = None
                 if image.format in ("JPEG", "MPO"):  # MPO: a JPEG with others behind it
                     check_scans(data)
-                    turned = image.getexif().get(ORIENTATION, 1) > 4
+                    turned = _orientation(image) > 4
                     width, height = image.size
                     if turned:
                         width, height = height, width
@@ -124,7 +132,8 @@ def decode_reduced(
                     divisor = reduce(height, width)
                     image.draft(None, (image.width // divisor, image.height // divisor))
                 image.load()
-                ImageOps.exif_transpose(image, in_place=True)
+                if _orientation(image) != 1:
+                    ImageOps.exif_transpose(image, in_place=True)
                 rgb = _to_rgb(image)
                 return rgb, whole or (rgb.height, rgb.width)
     except UserError:

@@ -153,5 +153,8 @@ def _is_turned(data: bytes) -> bool:
     if data.find(b"Exif\0\0", 0, 1 << 16) < 0:
         return False
     exif = Image.Exif()
-    exif.load(data[data.find(b"Exif\0\0") :])
+    try:
+        exif.load(data[data.find(b"Exif\0\0") :])
+    except SyntaxError:  # as in image_files.py
+        return False
     return exif.get(ORIENTATION, 1) != 1

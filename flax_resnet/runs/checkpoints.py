@@ -153,11 +153,14 @@ class Checkpoints:
         return self._writing is not None and not self._writing.done()
 
     def would_be_best(self, val_accuracy: float | None) -> bool:
-        """Whether a checkpoint of this validation accuracy (None: not taken) would be the best."""
+        """Whether a checkpoint of this validation accuracy (None: not taken) would be the best.
+
+        Of equals the newest is.
+        """
         if val_accuracy is None or not math.isfinite(val_accuracy):
             return False
         best = self._best()
-        return best is None or (best.val_accuracy or 0.0) < val_accuracy
+        return best is None or (best.val_accuracy or 0.0) <= val_accuracy
 
     def check_space(self, saved: Saved) -> None:
         """Checks, before any training, that checkpoints as large as `saved` fit on the disk.

@@ -22,7 +22,7 @@ from flax_resnet.runs.folder import RunFolder
 from flax_resnet.runs.metrics_log import read_metrics
 from flax_resnet.search.config import with_design
 from flax_resnet.search.space import Candidate, ImageShape, describe, listed, per_stage
-from flax_resnet.training.loop import train_and_evaluate
+from flax_resnet.training.loop import going_on_after_divergence, train_and_evaluate
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +125,7 @@ def contenders_config(
     changed.reference_log = None
     if not changed.validation_split:
         num_images = len(dataset.first(config.train_images, None).train_labels)
-        changed.validation_split = round(VALIDATION_SHARE * num_images)
+        changed.validation_split = max(1, round(VALIDATION_SHARE * num_images))
     return changed
 
 
@@ -168,13 +168,14 @@ def race(
         for row, candidate in running:
             logger.info("row %d: %s", row, describe(candidate.design))
             workdir = out / folder_name(candidate)
-            train(
-                with_design(config, candidate.design),
-                workdir,
-                devices=devices,
-                until_epoch=this_round.until_epoch,
-                stop=stop,
-            )
+            with going_on_after_divergence(f"row {row}"):
+                train(
+                    with_design(config, candidate.design),
+                    workdir,
+                    devices=devices,
+                    until_epoch=this_round.until_epoch,
+                    stop=stop,
+                )
             if stop.signum is not None:
                 return RaceOutcome(stop.signum, ())
             standings.append(_standing(row, candidate, workdir, this_round.until_epoch))
@@ -273,6 +274,6 @@ def _standing(row: int, candidate: Candidate, workdir: Path, epoch: int) -> Stan
         candidate,
         workdir,
         epoch=epoch,
-        val_accuracy=max(r["val_accuracy"] for r in rows),
+        val_accuracy=max((r["val_accuracy"] for r in rows), default=0.0),
         seconds=sum(r["seconds"] for r in rows),
     )

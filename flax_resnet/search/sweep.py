@@ -14,6 +14,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from flax_resnet.config.compat import check_may_resume
 from flax_resnet.config.load import load_config
 from flax_resnet.engine.processes import Processes
 from flax_resnet.process.errors import UserError, shortened
@@ -23,7 +24,7 @@ from flax_resnet.report.table import Table
 from flax_resnet.runs.folder import RunFolder
 from flax_resnet.runs.metrics_log import Row, read_epochs
 from flax_resnet.search.race import TIE
-from flax_resnet.training.loop import train_and_evaluate
+from flax_resnet.training.loop import going_on_after_divergence, train_and_evaluate
 from flax_resnet.training.together import check_together, train_together
 
 logger = logging.getLogger(__name__)
@@ -107,6 +108,10 @@ def plan_sweep(path: Path, overrides: Sequence[str], seeds: int) -> list[SweepRu
       UserError: a value is not allowed, or there are too many runs.
     """
     choices = [_values(argument) for argument in overrides]
+    if any(len(values) > 1 and name.endswith("config.seed") for name, values in choices):
+        raise UserError(
+            "--config.seed is that of the first run: give one, and --seeds N", field="--seeds"
+        )
     total = seeds
     for _, values in choices:
         total *= len(values)
@@ -133,7 +138,7 @@ def _values(argument: str) -> tuple[str, list[str | None]]:
     name, equals, text = argument.partition("=")
     if not equals or not re.match(r"--?config\.", name):
         return argument, [None]
-    return name, list(re.split(r",(?![^(\[]*[)\]])", text))
+    return name, list(dict.fromkeys(re.split(r",(?![^(\[]*[)\]])", text)))
 
 
 def run_sweep(
@@ -145,6 +150,8 @@ def run_sweep(
     together: bool = False,
 ) -> int | None:
     """Trains or resumes the runs in turn; returns the signal that stopped it, None at the end.
+
+    A run whose loss is not finite ends there, with a line that says so; the others go on.
 
     Args:
       runs: as from plan_sweep.
@@ -162,7 +169,8 @@ def run_sweep(
         return stop.signum
     for number, run in enumerate(runs, start=1):
         logger.info("run %d of %d: %s", number, len(runs), run.folder)
-        train(run.config, out / run.folder, devices=devices, stop=stop)
+        with going_on_after_divergence(run.folder):
+            train(run.config, out / run.folder, devices=devices, stop=stop)
         if stop.signum is not None:
             return stop.signum
     return None
@@ -180,19 +188,39 @@ def _train_settings(
         name = Path(group[0].folder).parent
         logger.info("setting %d of %d: %s, %d seeds", place, len(settings), name, len(group))
         configs, workdirs = [run.config for run in group], [out / run.folder for run in group]
-        train_together(configs, workdirs, devices=devices, stop=stop)
+        with going_on_after_divergence(str(name)):
+            train_together(configs, workdirs, devices=devices, stop=stop)
         if stop.signum is not None:
             return
 
 
 def read_results(runs: Sequence[SweepRun], out: Path) -> list[Result]:
-    """The results of the settings that have a run with an epoch, the best first."""
+    """The results of the settings that have a run with an epoch, the best first.
+
+    Of a setting's runs, those with fewer epochs than another are left out, with a line.
+
+    Raises:
+      UserError: a folder holds a run of another config.
+    """
     results = []
-    for _, group in itertools.groupby(runs, key=lambda run: run.setting):
-        found = [(run, rows) for run in group if (rows := read_epochs(RunFolder(out / run.folder)))]
+    for setting, group in itertools.groupby(runs, key=lambda run: run.setting):
+        found = []
+        for run in group:
+            folder = RunFolder(out / run.folder)
+            if rows := read_epochs(folder):
+                if folder.config_file.exists():
+                    check_may_resume(str(folder.path), folder.config(), run.config, "--out")
+                found.append((run, rows))
+        most = max((len(rows) for _, rows in found), default=0)
+        for run, rows in found:
+            if len(rows) < most:
+                logger.warning(
+                    "%s has %d of %d epochs and is left out", run.folder, len(rows), most
+                )
         if found:
-            seeds = tuple(run.seed for run, _ in found)
-            results.append(summarized(found[0][0].setting, seeds, [rows for _, rows in found]))
+            whole = [(run.seed, rows) for run, rows in found if len(rows) == most]
+            seeds, epochs = zip(*whole, strict=True)
+            results.append(summarized(setting, seeds, epochs))
     return best_first(results)
 
 
@@ -218,7 +246,12 @@ def best_first(results: Sequence[Result]) -> list[Result]:
 
 def ranked_by(results: Sequence[Result]) -> str:
     """The metric that ranks settings: validation accuracy, if images are held out, else test."""
-    return next(name for name in METRICS if all(name in result.values for result in results))
+    return shared_metrics(results)[0]
+
+
+def shared_metrics(results: Sequence[Result]) -> list[str]:
+    """The metrics that all results have, in the order in which they rank."""
+    return [name for name in METRICS if all(name in result.values for result in results)]
 
 
 def tied(best: Result, other: Result, metric: str) -> bool | None:
@@ -239,7 +272,7 @@ def results_table(results: Sequence[Result]) -> Table:
     """A row for each setting."""
     metric = ranked_by(results)
     fields = list(results[0].setting)
-    metrics = [name for name in METRICS if all(name in result.values for result in results)]
+    metrics = shared_metrics(results)
     named, counted = bool(results[0].runs), results[0].params is not None
     rows = []
     for result in results:

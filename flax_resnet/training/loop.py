@@ -13,7 +13,6 @@ from typing import Any, NoReturn
 import jax
 from ml_collections import ConfigDict
 
-from flax_resnet.config.fields import FIELDS
 from flax_resnet.config.load import flat_fields
 from flax_resnet.data.batches import prefetch
 from flax_resnet.engine.dispatch import InFlight, PlacedChunk
@@ -30,6 +29,8 @@ from flax_resnet.training.progress import Progress
 from flax_resnet.training.session import Session, compile_steps, describe, open_session
 
 logger = logging.getLogger(__name__)
+
+OF_A_HOST = ("archive", "data_dir", "reference_log")  # paths, which may differ between hosts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +108,17 @@ def train_and_evaluate(
 
 
 @contextlib.contextmanager
+def going_on_after_divergence(name: str) -> Iterator[None]:
+    """Has one of many runs end, with a line, where its loss is not finite."""
+    try:
+        yield
+    except UserError as error:
+        if error.code != "not_finite":
+            raise
+        logger.warning("%s ends here, and the others go on: %s", name, error)
+
+
+@contextlib.contextmanager
 def opened(run: RunFolder, processes: Processes, config: ConfigDict) -> Iterator[Checkpoints]:
     """The folder, locked, and its checkpoints."""
     with contextlib.ExitStack() as opened:
@@ -130,8 +142,8 @@ def _check_alike(
     Raises:
       UserError: they see another folder, or have another config.
     """
-    bound = {name: v for name, v in flat_fields(config).items() if not FIELDS[name].free}
-    if not processes.all_have(zlib.crc32(repr(bound).encode()) >> 1):
+    shared = {name: v for name, v in flat_fields(config).items() if name not in OF_A_HOST}
+    if not processes.all_have(zlib.crc32(repr(shared).encode()) >> 1):
         raise UserError(
             "the processes were started with different configs: give all the same command",
             code="conflict",
@@ -302,7 +314,7 @@ def make_record(session: Session, progress: Progress) -> Row:
     if not int(sums.batches):
         raise UserError(
             f"epoch {epoch}: the loss or the new weights of every step were NaN or infinite, so "
-            "nothing was learned: lower config.learning_rate in another --workdir",
+            "nothing was learned: lower config.learning_rate in another folder",
             code="not_finite",
             field="config.learning_rate",
         )
@@ -350,7 +362,7 @@ def stop_before_non_finite(session: Session, progress: Progress, epoch: int) -> 
     raise UserError(
         f"step {progress.step + 1} (epoch {epoch}, step {step_of_epoch} of it): the loss or the "
         f"new state is NaN or infinite; the state before it, of step {progress.step}, is saved in "
-        f"{session.run.path}. Lower config.learning_rate in another --workdir, or skip such steps: "
+        f"{session.run.path}. Lower config.learning_rate in another folder, or skip such steps: "
         "config.on_nan=skip",
         code="not_finite",
         field="config.learning_rate",

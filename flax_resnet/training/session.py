@@ -159,7 +159,8 @@ def open_session(
     progress = _progress(config, data, batches.images, checkpoints, parallel)
     checkpoints.check_space(progress.to_save())
     run.claim(config, data, arithmetic)
-    note_machine(run.path)
+    if run.writes:
+        note_machine(run.path)
     # The record of an epoch that is about to be evaluated again is made again, too.
     logged = progress.step - (1 if progress.awaiting_evaluation else 0)
     epochs = logged // batches.steps_per_epoch

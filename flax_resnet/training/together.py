@@ -130,7 +130,8 @@ def train_together(
       stop: asks for a stop from elsewhere; if it listens, so do signals while training.
 
     Raises:
-      UserError: anything the user can fix, with any of them.
+      UserError: anything the user can fix, with any of them. Where a loss is not finite, after the
+        groups that stand elsewhere are trained; the others of its group train at the next call.
     """
     if configs[0].reference_log is not None:
         read_reference(configs[0].reference_log)  # fails now, not after an epoch
@@ -145,10 +146,18 @@ def train_together(
                 folder.check_resumable(config)
                 folder.check_arithmetic()
             runs.append(_Opened(config, folder, checkpoints))
+        diverged: UserError | None = None
         for group in _groups(runs, processes):
-            _train_group(group, processes, stop, devices, cache_dir)
+            try:
+                _train_group(group, processes, stop, devices, cache_dir)
+            except UserError as error:
+                if error.code != "not_finite":
+                    raise
+                diverged = diverged or error  # the others go on
             if stop.signum is not None:
                 return
+        if diverged is not None:
+            raise diverged
 
 
 def _groups(runs: Sequence[_Opened], processes: Processes) -> list[list[_Opened]]:

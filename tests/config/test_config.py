@@ -452,6 +452,19 @@ def test_num_epochs_may_grow_where_the_schedule_is_constant():
         check_may_resume("runs/a", old, new, "--workdir")
 
     change("constant", 60)
+    old, new = (
+        load_config(
+            REVISED,
+            [
+                "--config.schedule=constant",
+                "--config.lookahead_steps=5",
+                "--config.lookahead_power=3",
+                f"--config.num_epochs={n}",
+            ],
+        )
+        for n in (50, 60)
+    )
+    assert "Lookahead" in str(refused(lambda: check_may_resume("runs/a", old, new, "--workdir")))
     for schedule, epochs, why in (("constant", 40, "only grow"), ("cosine", 60, "cosine schedule")):
         error = refused(lambda s=schedule, n=epochs: change(s, n))
         assert error.field == "config.num_epochs" and why in str(error)

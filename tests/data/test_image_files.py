@@ -133,6 +133,12 @@ def test_exif_orientation_is_applied(tmp_path):
     )
 
 
+def test_an_exif_header_that_is_none_leaves_the_image_as_it_is(tmp_path):
+    Image.fromarray(_gradient()).save(tmp_path / "a.jpg", exif=b"Exif\0\0no header")
+    Image.fromarray(_gradient()).save(tmp_path / "b.jpg")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.jpg"), read_image(tmp_path / "b.jpg"))
+
+
 def test_first_frame_of_an_animation_is_taken(tmp_path):
     frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue")]
     for suffix in ("gif", "png"):

@@ -182,6 +182,8 @@ def test_the_native_decoder_gives_pillows_pixels():
             expected = expected if upright else np.rot90(expected, -1)
             np.testing.assert_array_equal(np.asarray(image), expected)
             assert shape == decode_image(data, "").shape[:2]
+    image, _ = decode_native(photo(exif=b"Exif\0\0no header"))
+    np.testing.assert_array_equal(image, decode_native(photo())[0])
     buffer = io.BytesIO()
     Image.new("CMYK", (8, 8), (0, 200, 200, 0)).save(buffer, "JPEG")
     image, _ = decode_native(buffer.getvalue())

@@ -174,6 +174,7 @@ def test_standings_name_the_ties():
 def test_a_tenth_of_the_training_images_is_held_out_unless_the_config_says():
     assert contenders_config(tiny_config(), 2, 10, SHAPE).validation_split == 22
     assert contenders_config(tiny_config(train_images=10_000), 2, 10, SHAPE).validation_split == 144
+    assert contenders_config(tiny_config(train_images=4), 2, 10, SHAPE).validation_split == 1
     assert contenders_config(tiny_config(validation_split=33), 2, 10, SHAPE).validation_split == 33
 
 

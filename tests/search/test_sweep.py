@@ -31,6 +31,14 @@ TINY = [
     "--config.num_epochs=1",
     "--config.conv=native",
 ]
+METRICS_OF_AN_EPOCH = (
+    "train_loss",
+    "train_accuracy",
+    "test_loss",
+    "learning_rate",
+    "seconds",
+    "images_per_second",
+)
 
 
 def result(name: str, *accuracies: float, metric: str = "val_accuracy") -> Result:
@@ -55,8 +63,52 @@ def test_a_bad_value_and_too_many_runs_are_refused():
         plan_sweep(RECIPE, ["--config.learning_rate=0.1,fast"], 1)
     assert bad.value.field == "config.learning_rate"
     with pytest.raises(UserError) as many:
-        plan_sweep(RECIPE, [f"--config.seed={','.join(map(str, range(200)))}"], 100)
-    assert many.value.field == "--seeds"
+        plan_sweep(RECIPE, [f"--config.batch_size={','.join(map(str, range(1, 201)))}"], 100)
+    assert many.value.field == "--seeds" and "20,000 runs" in str(many.value)
+    with pytest.raises(UserError, match="one, and --seeds N"):
+        plan_sweep(RECIPE, ["--config.seed=0,1"], 2)
+
+
+def test_a_value_given_twice_counts_once():
+    assert len(plan_sweep(RECIPE, ["--config.learning_rate=0.1,0.2,0.1"], 2)) == 4
+
+
+def test_after_a_run_that_is_not_finite_the_others_go_on(tmp_path: Path, log_lines):
+    calls = []
+
+    def train(config: Any, workdir: Path, **_: Any) -> None:
+        calls.append(workdir.name)
+        if workdir.name == "seed0":
+            raise UserError("step 3: the loss is NaN", code="not_finite")
+        if workdir.name == "seed2":
+            raise UserError("the disk is full", code="unwritable")
+
+    with pytest.raises(UserError, match="disk"):
+        run_sweep(plan_sweep(RECIPE, [], 4), tmp_path, train=train)
+    assert calls == ["seed0", "seed1", "seed2"]
+    assert any("recipe/seed0 ends here" in line for line in log_lines)
+
+
+def test_runs_with_fewer_epochs_are_left_out(tmp_path: Path, log_lines):
+    runs = plan_sweep(RECIPE, [], 3)
+    for run, accuracies in zip(runs, ((0.5, 0.8), (0.6,), (0.5, 0.9)), strict=True):
+        folder = tmp_path / run.folder
+        folder.mkdir(parents=True)
+        rows = [
+            dict.fromkeys(METRICS_OF_AN_EPOCH, 0.5) | {"epoch": e, "step": e, "test_accuracy": a}
+            for e, a in enumerate(accuracies, start=1)
+        ]
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (found,) = read_results(runs, tmp_path)
+    assert (found.seeds, found.values["test_accuracy"], found.epochs) == ((0, 2), (0.8, 0.9), 2)
+    assert any("seed1 has 1 of 2 epochs" in line for line in log_lines)
+
+
+def test_runs_of_another_config_are_not_reported(tmp_path: Path):
+    run_sweep(plan_sweep(RECIPE, TINY, 1), tmp_path)
+    other = plan_sweep(RECIPE, [*TINY, "--config.batch_size=16"], 1)
+    with pytest.raises(UserError, match="config.batch_size=32, and now it is 16"):
+        read_results(other, tmp_path)
 
 
 def test_the_first_is_tied_with_what_chance_explains():

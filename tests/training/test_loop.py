@@ -19,13 +19,14 @@ import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
+from flax_resnet.engine.processes import Processes
 from flax_resnet.inference.model import load_trained
 from flax_resnet.process.errors import UserError
 from flax_resnet.process.signals import StopRequest
 from flax_resnet.runs.folder import RunFolder
 from flax_resnet.runs.metrics_log import read_metrics
 from flax_resnet.training.hooks import Hook, Trace
-from flax_resnet.training.loop import train_and_evaluate
+from flax_resnet.training.loop import opened, train_and_evaluate
 from flax_resnet.training.progress import Progress
 from flax_resnet.training.session import Session
 from tests.conftest import ROOT, tiny_config
@@ -262,6 +263,24 @@ def test_other_images_are_refused(tmp_path, one_device):
     write(1)
     with pytest.raises(UserError, match="are not those that"):
         train_and_evaluate(config, tmp_path / "run", devices=one_device)
+
+
+@pytest.mark.parametrize(
+    ("changes", "same"), [({"checkpoint_every_steps": 50}, False), ({"data_dir": "/b"}, True)]
+)
+def test_processes_with_other_configs_are_refused(changes, same, tmp_path):
+    """Any field that decides when all of them save, compile or communicate."""
+    seen = []
+
+    class Noting(Processes):
+        def all_have(self, value: int) -> bool:
+            seen.append(value)
+            return True
+
+    for config in (tiny_config(), tiny_config(**changes)):
+        with opened(RunFolder(tmp_path), Noting(), config):
+            pass
+    assert (seen[0] == seen[2]) == same
 
 
 def test_a_second_process_on_a_workdir_is_refused(tmp_path):

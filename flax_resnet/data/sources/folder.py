@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import itertools
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -91,7 +92,7 @@ def stream_folder(folder: Path, image_size: int | None, native: bool = False) ->
     size = _size(listed, image_size)
     content = hashlib.sha256()
     for path, _ in (*listed[0], *listed[1]):
-        content.update(f"{path.relative_to(folder)} {path.stat().st_size}\n".encode())
+        content.update(os.fsencode(f"{path.relative_to(folder)} {path.stat().st_size}\n"))
     train, test = (
         StreamedImages(
             Files(tuple(str(path) for path, _ in split)),
