@@ -19,7 +19,7 @@ from flax_resnet.process.errors import UserError
 from flax_resnet.process.signals import StopRequest
 from flax_resnet.report.table import Table
 from flax_resnet.runs.folder import RunFolder
-from flax_resnet.runs.metrics_log import read_metrics
+from flax_resnet.runs.metrics_log import read_epochs
 from flax_resnet.search.config import with_design
 from flax_resnet.search.space import Candidate, ImageShape, describe, listed, per_stage
 from flax_resnet.training.loop import going_on_after_divergence, train_and_evaluate
@@ -139,6 +139,8 @@ def race(
 ) -> RaceOutcome:
     """Trains the designs round by round; called again after a stop, it resumes.
 
+    A design whose loss is not finite is out, with a line; the others go on.
+
     Args:
       candidates: (row number, design); the order breaks ties.
       config: as from contenders_config.
@@ -147,7 +149,7 @@ def race(
       train: trains one run, with the arguments of train_and_evaluate.
 
     Raises:
-      UserError: a run cannot be trained.
+      UserError: a run cannot be trained, or all diverge.
     """
     rounds = plan_rounds(len(candidates), config.num_epochs)
     running, behind = list(candidates), []
@@ -178,16 +180,27 @@ def race(
                 )
             if stop.signum is not None:
                 return RaceOutcome(stop.signum, ())
-            standings.append(_standing(row, candidate, workdir, this_round.until_epoch))
-            results[workdir] = standings[-1]
+            standing = _standing(row, candidate, workdir, this_round.until_epoch)
+            if standing is None:
+                continue
+            standings.append(standing)
+            results[workdir] = standing
             if left := seconds_left(rounds, list(results.values())):
                 logger.info("about %.0f minutes of the race left", math.ceil(left / 60))
+        if not standings:
+            break
         standings.sort(key=lambda standing: -standing.val_accuracy)  # stable
         running = [(standing.row, standing.candidate) for standing in standings]
         if number < len(rounds):
             left = rounds[number].num_designs
             behind = standings[left:] + behind
             logger.info("%s", format_standings(standings, config.validation_split))
+    if not standings + behind:
+        raise UserError(
+            "every design has diverged: lower config.learning_rate",
+            code="not_finite",
+            field="config.learning_rate",
+        )
     return RaceOutcome(None, tuple(standings + behind))
 
 
@@ -266,14 +279,17 @@ def ties(standings: Sequence[Standing], num_images: int) -> list[Standing]:
     return tied
 
 
-def _standing(row: int, candidate: Candidate, workdir: Path, epoch: int) -> Standing:
+def _standing(row: int, candidate: Candidate, workdir: Path, epoch: int) -> Standing | None:
+    """How a design stands after an epoch; None: it has diverged before."""
     # A run may be further along, from an earlier race: its later epochs do not count.
-    rows = [r for r in read_metrics(RunFolder(workdir).metrics_file) if r["epoch"] <= epoch]
+    rows = [r for r in read_epochs(RunFolder(workdir)) if r["epoch"] <= epoch]
+    if len(rows) < epoch:
+        return None
     return Standing(
         row,
         candidate,
         workdir,
         epoch=epoch,
-        val_accuracy=max((r["val_accuracy"] for r in rows), default=0.0),
+        val_accuracy=max(r["val_accuracy"] for r in rows),
         seconds=sum(r["seconds"] for r in rows),
     )

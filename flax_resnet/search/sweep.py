@@ -208,8 +208,7 @@ def read_results(runs: Sequence[SweepRun], out: Path) -> list[Result]:
         for run in group:
             folder = RunFolder(out / run.folder)
             if rows := read_epochs(folder):
-                if folder.config_file.exists():
-                    check_may_resume(str(folder.path), folder.config(), run.config, "--out")
+                check_may_resume(str(folder.path), folder.config(), run.config, "--out")
                 found.append((run, rows))
         most = max((len(rows) for _, rows in found), default=0)
         for run, rows in found:

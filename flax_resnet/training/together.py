@@ -130,8 +130,8 @@ def train_together(
       stop: asks for a stop from elsewhere; if it listens, so do signals while training.
 
     Raises:
-      UserError: anything the user can fix, with any of them. Where a loss is not finite, after the
-        groups that stand elsewhere are trained; the others of its group train at the next call.
+      UserError: anything the user can fix, with any of them. Where a loss is not finite, the other
+        runs are trained first.
     """
     if configs[0].reference_log is not None:
         read_reference(configs[0].reference_log)  # fails now, not after an epoch
@@ -147,13 +147,19 @@ def train_together(
                 folder.check_arithmetic()
             runs.append(_Opened(config, folder, checkpoints))
         diverged: UserError | None = None
-        for group in _groups(runs, processes):
+        groups = _groups(runs, processes)
+        while groups:
+            group = groups.pop(0)
             try:
                 _train_group(group, processes, stop, devices, cache_dir)
             except UserError as error:
                 if error.code != "not_finite":
                     raise
-                diverged = diverged or error  # the others go on
+                diverged = diverged or error
+                for run in group:
+                    run.checkpoints.wait()
+                behind = min(run.place for run in group)  # the run whose step it was
+                groups += _groups([run for run in group if run.place > behind], processes)
             if stop.signum is not None:
                 return
         if diverged is not None:

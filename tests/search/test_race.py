@@ -74,6 +74,21 @@ class Stub:
                     return
 
 
+class Diverging(Stub):
+    """As its base, but for designs whose first stage has these channels: not finite."""
+
+    def __init__(self, *channels: int, until: int = 0) -> None:
+        super().__init__()
+        self.channels, self.until = channels, until
+
+    def __call__(self, config: ConfigDict, workdir: Path, **options: Any) -> None:
+        if config.design.stage_channels[0] not in self.channels:
+            return super().__call__(config, workdir, **options)
+        if self.until:
+            super().__call__(config, workdir, **(options | {"until_epoch": self.until}))
+        raise UserError("step 3: the loss is NaN", code="not_finite")
+
+
 def race_stub(out: Path, stub: Stub) -> RaceOutcome:
     return race(CONTENDERS, tiny_config(num_epochs=3, validation_split=100), out, train=stub)
 
@@ -143,6 +158,19 @@ def test_equals_keep_their_order(tmp_path, monkeypatch):
     monkeypatch.setitem(ACCURACIES, 2, ACCURACIES[4])
     outcome = race_stub(tmp_path, Stub())
     assert [s.candidate.design.stage_channels[0] for s in outcome.standings] == [4, 2, 6]
+
+
+@pytest.mark.parametrize(("until", "places"), [(0, [6, 4]), (1, [4, 6])])
+def test_a_design_that_diverges_is_out_and_the_others_go_on(until, places, tmp_path, log_lines):
+    """In the first epoch, or in the second round."""
+    outcome = race_stub(tmp_path, Diverging(2, until=until))
+    assert [s.candidate.design.stage_channels[0] for s in outcome.standings] == places
+    assert any("row 3 ends here" in line for line in log_lines)
+
+
+def test_a_race_that_all_designs_lose_is_an_error(tmp_path):
+    with pytest.raises(UserError, match="every design has diverged"):
+        race_stub(tmp_path, Diverging(2, 4, 6))
 
 
 def test_results_within_two_standard_errors_of_their_difference_tie():

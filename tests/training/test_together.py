@@ -1,5 +1,6 @@
 """Runs that are trained as one program, on real digits: equal to runs alone, stopped, resumed."""
 
+import dataclasses
 import shutil
 import signal
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from flax_resnet.inference.model import load_trained
 from flax_resnet.process.errors import UserError
 from flax_resnet.runs.folder import RunFolder
 from flax_resnet.runs.metrics_log import read_metrics
-from flax_resnet.training import together
+from flax_resnet.training import session
 from flax_resnet.training.loop import train_and_evaluate
 from flax_resnet.training.together import check_together, train_together
 from tests.conftest import tiny_config
@@ -56,13 +57,13 @@ def assert_same_runs(a: Path, b: Path) -> None:
 
 
 def test_a_run_is_what_it_is_alone_and_not_the_other(both, tmp_path, one_device):
-    config, in_one = configs(conv="native")[1], folders(both)[1]
+    config, together = configs(conv="native")[1], folders(both)[1]
     train_and_evaluate(config, tmp_path, devices=one_device)
-    rows = zip(rows_without_clock(in_one), rows_without_clock(tmp_path), strict=True)
+    rows = zip(rows_without_clock(together), rows_without_clock(tmp_path), strict=True)
     assert all(ours == pytest.approx(others, rel=1e-4) for ours, others in rows)
     ours, others, alone = (
         np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(load_trained(run).variables)])
-        for run in (in_one, folders(both)[0], tmp_path)
+        for run in (together, folders(both)[0], tmp_path)
     )
     assert np.linalg.norm(ours - alone) < 1e-4 * np.linalg.norm(alone)
     assert np.linalg.norm(ours - others) > 0.1 * np.linalg.norm(alone)
@@ -141,23 +142,26 @@ def test_a_run_that_is_not_finite_stops_all_and_all_are_saved(tmp_path, one_devi
     assert int(newest(folders(tmp_path)[1])) > 0
 
 
-def test_after_a_group_that_is_not_finite_the_others_are_trained(
+def test_after_a_run_that_is_not_finite_the_others_end_as_alone(
     both, tmp_path, one_device, monkeypatch
 ):
-    """Runs at different steps: the first group, which is behind, fails each time."""
-    out = Path(shutil.copytree(both, tmp_path / "out"))
-    trained = []
+    """Infinite initial weights of one: it fails in its first step, again in every call."""
+    initial = session._initial_state
 
-    def train(group: Any, *_: Any) -> None:
-        trained.append([run.folder.path.name for run in group])
-        if len(trained) == 1:
-            raise UserError("NaN", code="not_finite")
+    def broken(config: ConfigDict, *rest: Any) -> Any:
+        state = initial(config, *rest)
+        if config.seed != SEEDS[0]:
+            return state
+        return dataclasses.replace(state, params=jax.tree.map(lambda x: x * np.inf, state.params))
 
-    monkeypatch.setattr(together, "_train_group", train)
-    runs = [*configs(num_epochs=3), tiny_config(**CHANGES, seed=5, num_epochs=3)]
-    with pytest.raises(UserError, match="NaN"):
-        train_together(runs, [*folders(out), out / "seed5"], devices=one_device)
-    assert sorted(trained) == [["seed3", "seed4"], ["seed5"]]
+    monkeypatch.setattr(session, "_initial_state", broken)
+    for _ in range(2):
+        with pytest.raises(UserError, match="step 1 .*seed3") as stopped:
+            resume(tmp_path, one_device)
+        assert stopped.value.code == "not_finite"
+        ours, as_both = (rows_without_clock(folders(out)[1]) for out in (tmp_path, both))
+        assert len(ours) == len(as_both)
+        assert all(a == pytest.approx(b, rel=1e-3) for a, b in zip(ours, as_both, strict=True))
 
 
 @pytest.mark.parametrize(
