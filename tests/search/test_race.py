@@ -81,11 +81,13 @@ class Diverging(Stub):
         super().__init__()
         self.channels, self.until = channels, until
 
-    def __call__(self, config: ConfigDict, workdir: Path, **options: Any) -> None:
+    def __call__(
+        self, config: ConfigDict, workdir: Path, *, until_epoch: int, stop: StopRequest, **_: Any
+    ) -> None:
         if config.design.stage_channels[0] not in self.channels:
-            return super().__call__(config, workdir, **options)
+            return super().__call__(config, workdir, until_epoch=until_epoch, stop=stop)
         if self.until:
-            super().__call__(config, workdir, **(options | {"until_epoch": self.until}))
+            super().__call__(config, workdir, until_epoch=self.until, stop=stop)
         raise UserError("step 3: the loss is NaN", code="not_finite")
 
 
