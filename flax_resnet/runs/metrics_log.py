@@ -1,7 +1,9 @@
 """The metrics of each epoch: as JSON lines, as TensorBoard events, as a line for people."""
 
 import contextlib
+import itertools
 import json
+import logging
 import math
 import os
 from pathlib import Path
@@ -10,6 +12,8 @@ from typing import Any
 from flax_resnet.process.errors import UserError, reason, shortened
 from flax_resnet.process.files import read_text, write_text
 from flax_resnet.runs.folder import RunFolder
+
+logger = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 
@@ -181,6 +185,34 @@ def read_epochs(run: RunFolder) -> list[Row]:
       UserError: as read_metrics.
     """
     return read_metrics(run.metrics_file) if run.metrics_file.exists() else []
+
+
+def set_aside(run: RunFolder) -> None:
+    """Renames the records of a run that starts over, for want of a checkpoint.
+
+    Raises:
+      UserError: as read_metrics, or the folder cannot be written.
+    """
+    epochs = len(read_epochs(run)) if run.writes else 0
+    if not epochs:
+        return
+    names = (run.path / f"metrics.{number}.jsonl" for number in itertools.count(1))
+    kept = next(path for path in names if not path.exists())
+    try:
+        os.rename(run.metrics_file, kept)
+    except OSError as error:
+        raise UserError(
+            f"{run.metrics_file} cannot be renamed: {error.strerror}",
+            code="unwritable",
+            field=str(run.metrics_file),
+        ) from error
+    logger.warning(
+        "note: %s has no checkpoint, so the run starts over; the metrics that were there (epochs: "
+        "%d) are kept in %s",
+        run.path,
+        epochs,
+        kept.name,
+    )
 
 
 def _corrupt(path: Path, number: int, problem: str) -> UserError:

@@ -121,6 +121,13 @@ def going_on_after_divergence(name: str) -> Iterator[None]:
 @contextlib.contextmanager
 def opened(run: RunFolder, processes: Processes, config: ConfigDict) -> Iterator[Checkpoints]:
     """The folder, locked, and its checkpoints."""
+    if config.distributed == "auto" and not jax.distributed.is_initialized():
+        raise UserError(
+            "config.distributed is auto, but this process has not joined others: only `train` "
+            "does; in a program, call jax.distributed.initialize first",
+            code="conflict",
+            field="config.distributed",
+        )
     with contextlib.ExitStack() as opened:
         with processes.main_first():  # it alone removes what a killed run left
             opened.enter_context(run.locked())

@@ -42,7 +42,7 @@ from flax_resnet.process.files import write_text
 from flax_resnet.runs.checkpoints import Checkpoints, Saved
 from flax_resnet.runs.folder import Arithmetic, DataInfo, RunFolder
 from flax_resnet.runs.machines import note_machine
-from flax_resnet.runs.metrics_log import MetricsLog
+from flax_resnet.runs.metrics_log import MetricsLog, set_aside
 from flax_resnet.training.devices import build_parallel, choose_arithmetic
 from flax_resnet.training.progress import Progress
 from flax_resnet.training.save_policy import SavePolicy
@@ -158,6 +158,8 @@ def open_session(
     _check_budget(config, data)
     progress = _progress(config, data, batches.images, checkpoints, parallel)
     checkpoints.check_space(progress.to_save())
+    if not resumes:
+        set_aside(run)
     run.claim(config, data, arithmetic)
     if run.writes:
         note_machine(run.path)

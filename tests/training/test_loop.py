@@ -283,6 +283,13 @@ def test_processes_with_other_configs_are_refused(changes, same, tmp_path):
     assert (seen[0] == seen[2]) == same
 
 
+def test_processes_to_be_found_are_refused_where_none_was_joined(tmp_path):
+    with pytest.raises(UserError) as refused:
+        train_and_evaluate(tiny_config(distributed="auto"), tmp_path / "run")
+    assert refused.value.field == "config.distributed"
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_second_process_on_a_workdir_is_refused(tmp_path):
     with RunFolder(tmp_path).locked(), pytest.raises(UserError) as caught:
         train_and_evaluate(tiny_config(), tmp_path)

@@ -50,6 +50,20 @@ def test_a_folder_without_a_checkpoint_refuses_no_config(tmp_path, one_device):
     assert RunFolder(workdir).config().seed == 1
 
 
+def test_the_metrics_of_a_run_whose_checkpoints_are_gone_are_kept(
+    tmp_path, tiny_run, one_device, log_lines
+):
+    workdir = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    config = tiny_config(num_epochs=1, train_images=32)
+    for number in (1, 2):
+        before = (workdir / "metrics.jsonl").read_bytes()
+        shutil.rmtree(workdir / "checkpoints")
+        assert train_and_evaluate(config, workdir, devices=one_device).signum is None
+        assert (workdir / f"metrics.{number}.jsonl").read_bytes() == before
+        assert any(f"kept in metrics.{number}.jsonl" in line for line in log_lines)
+    assert [row["step"] for row in read_metrics(workdir / "metrics.jsonl")] == [1]
+
+
 def test_data_information_missing_beside_checkpoints_is_refused(tmp_path, tiny_run, one_device):
     workdir = Path(shutil.copytree(tiny_run, tmp_path / "run"))
     (workdir / "dataset.json").unlink()
