@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,11 @@ class MetricsLog:
 
 
 class Events:
-    """TensorBoard events, written without TensorFlow."""
+    """TensorBoard events, written without TensorFlow.
+
+    And without tensorboardX's thread, which ends where the disk is full for a moment: the events
+    after that would wait for it for ever.
+    """
 
     def __init__(self, run: RunFolder, step: int) -> None:
         """Continues after `step`: TensorBoard hides what an earlier process wrote beyond it."""
@@ -105,16 +110,21 @@ class Events:
         Raises:
           OSError: it cannot be written.
         """
-        if self._writer is None:
-            # Imported here: it takes a second or two where PyTorch is installed.
-            from tensorboardX import SummaryWriter
+        # Imported here: it takes a second or two where PyTorch is installed.
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.summary import scalar
 
-            self._writer = SummaryWriter(
-                str(self._folder), purge_step=self._step + 1, flush_secs=10
-            )
+        now = time.time()
+        if self._writer is None:
+            self._folder.mkdir(exist_ok=True)
+            self._writer = EventsWriter(str(self._folder / "events"), f".{os.getpid()}")
+            start = SessionLog(status=SessionLog.START)
+            self._writer.write_event(Event(wall_time=now, step=self._step + 1, session_log=start))
         for field, tag in _TAGS.items():
             if row.get(field) is not None:
-                self._writer.add_scalar(tag, row[field], row["step"])
+                value = scalar(tag, row[field])
+                self._writer.write_event(Event(wall_time=now, step=row["step"], summary=value))
         self._writer.flush()
 
     def close(self) -> None:

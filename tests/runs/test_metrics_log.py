@@ -1,11 +1,13 @@
 import json
 import math
+import threading
 
 import pytest
 
 from flax_resnet.process.errors import UserError
 from flax_resnet.runs.folder import RunFolder
-from flax_resnet.runs.metrics_log import MetricsLog, read_metrics
+from flax_resnet.runs.metrics_log import Events, MetricsLog, read_metrics
+from tests.training.test_loop import read_events
 
 
 def row(epoch: int, **changes: float) -> dict[str, float]:
@@ -27,6 +29,21 @@ def test_lines_after_the_step_are_dropped_and_a_cut_line_too(tmp_path):
     assert [r["epoch"] for r in read_metrics(run.metrics_file)] == [1, 2]
     log.append(row(3, train_loss=0.25))
     assert read_metrics(run.metrics_file) == [row(1), row(2), row(3, train_loss=0.25)]
+
+
+def test_events_are_written_without_a_thread_and_hide_later_ones(tmp_path):
+    run = RunFolder(tmp_path)
+    before = threading.active_count()
+    for step in (0, 10):
+        events = Events(run, step)
+        events.add(row(step // 10 + 1))
+        assert threading.active_count() == before
+        events.close()
+        (written,) = run.tensorboard.iterdir()
+        _, start, *values = read_events(written)
+        assert start.session_log.status == start.session_log.START and start.step == step + 1
+        assert {event.step for event in values} == {step + 10}
+        written.unlink()
 
 
 def test_what_is_not_finite_becomes_null_so_that_every_line_is_json(tmp_path):
