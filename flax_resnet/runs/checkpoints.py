@@ -123,7 +123,8 @@ class Checkpoints:
             newest = max(self._complete)
             if self._is_intact(newest):
                 return newest
-            self._complete = tuple(c for c in self._complete if c != newest)
+            if not self._look_again(newest):
+                self._complete = tuple(c for c in self._complete if c != newest)
         if any(self._folder.glob(f"{CORRUPT}*")) or self._found_corrupt:
             raise UserError(
                 f"every checkpoint in {self._folder} is corrupt: restore one from a backup, or "
@@ -301,9 +302,15 @@ class Checkpoints:
         Raises:
           UserError: as `restore`.
         """
-        found = self._taken(which)
-        arrays = self._read(found, {"state": dict(expected)}, sharding, part=True)
-        return arrays["state"], found.step
+        while True:
+            found = self._taken(which)
+            try:
+                arrays = self._read(found, {"state": dict(expected)}, sharding, part=True)
+            except UserError:
+                if self._look_again(found):
+                    continue
+                raise
+            return arrays["state"], found.step
 
     def _read(
         self,
@@ -314,13 +321,27 @@ class Checkpoints:
     ) -> Any:
         try:
             return storage.read(found.folder / ARRAYS, expected, sharding, part=part)
-        except Exception as error:
-            detail = error.args[0] if isinstance(error, KeyError) else storage.why(error)
+        except KeyError as error:
             raise UserError(
-                f"{found.folder} is intact, but holds another network's arrays: {detail}",
+                f"{found.folder} is intact, but holds another network's arrays: {error.args[0]}",
                 code="conflict",
                 field=str(found.folder),
             ) from error
+        except jax.errors.JaxRuntimeError:  # no memory left on the device
+            raise
+        except Exception as error:
+            raise UserError(
+                f"{found.folder} cannot be read: {storage.why(error)}",
+                code="unreadable",
+                field=str(found.folder),
+            ) from error
+
+    def _look_again(self, checkpoint: Checkpoint) -> bool:
+        """Whether a reader's checkpoint is gone, as the run has saved since; then lists anew."""
+        gone = self._read_only and not checkpoint.folder.exists()
+        if gone:
+            self._complete = tuple(self._find())
+        return gone
 
     def _taken(self, which: Which) -> Checkpoint:
         found = self.latest if which == "last" else self._best()
@@ -352,7 +373,8 @@ class Checkpoints:
             try:
                 found.append(_checkpoint(folder, read_manifest(folder)))
             except Damaged as damage:
-                self._put_aside(folder, damage)
+                if folder.exists():  # else it is of a run that has saved since
+                    self._put_aside(folder, damage)
         return found
 
     def _is_intact(self, checkpoint: Checkpoint) -> bool:
@@ -361,7 +383,8 @@ class Checkpoints:
         try:
             check_files(checkpoint.folder)
         except Damaged as damage:
-            self._put_aside(checkpoint.folder, damage)
+            if checkpoint.folder.exists():  # as in _find
+                self._put_aside(checkpoint.folder, damage)
             return False
         self._checked.add(checkpoint)
         return True

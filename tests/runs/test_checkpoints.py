@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import gc
 import logging
 import math
@@ -217,6 +218,39 @@ def test_a_checkpoint_removed_by_hand_is_passed_over(tmp_path):
             if step == 2:
                 shutil.rmtree(tmp_path / "1")
     assert steps(tmp_path) == {"3", "4"}
+
+
+def test_a_reader_finds_what_a_run_has_saved_since(tmp_path, log_lines):
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    with Checkpoints(tmp_path, keep_best=False) as run:
+        run.save(make_saved(1), 1)
+        run.wait()
+        readers = [Checkpoints(tmp_path, keep_best=False, read_only=True) for _ in range(2)]
+        assert readers[1].latest is not None  # checked before it goes
+        for step in (2, 3):
+            run.save(make_saved(step), step)
+            run.wait()
+    for reader in readers:
+        assert reader.restore_variables(make_saved(0).state.variables, sharding)[1] == 3
+    assert not any("corrupt" in line for line in log_lines)
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (OSError(errno.EIO, "Input/output error"), "cannot be read: Input/output error"),
+        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: no memory"), "RESOURCE_EXHAUSTED"),
+    ],
+)
+def test_what_cannot_be_read_is_no_other_network(tmp_path, monkeypatch, error, text):
+    save_all(tmp_path, [0.1])
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("flax_resnet.runs.storage.read", fail)
+    with pytest.raises((UserError, jax.errors.JaxRuntimeError), match=text):
+        restore(tmp_path)
 
 
 def test_an_empty_folder_is_no_checkpoint(tmp_path):
