@@ -69,7 +69,13 @@ def run(args: argparse.Namespace) -> int:
         signum = run_sweep(runs, out, together=args.together)
     results = read_results(runs, out)
     if not results and signum is None:
-        raise UserError(f"{out} has no epoch of these runs yet", code="missing", field="--out")
+        if args.report_only:
+            raise UserError(f"{out} has no epoch of these runs yet", code="missing", field="--out")
+        raise UserError(
+            "every run has diverged in its first epoch: lower config.learning_rate",
+            code="not_finite",
+            field="config.learning_rate",
+        )
     if results:
         text = format_results(results)
         print(f"\n{text}\n")

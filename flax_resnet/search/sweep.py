@@ -105,9 +105,13 @@ def plan_sweep(path: Path, overrides: Sequence[str], seeds: int) -> list[SweepRu
       seeds: how many, from the config's own on.
 
     Raises:
-      UserError: a value is not allowed, or there are too many runs.
+      UserError: a value is not allowed, a field with several is given twice, two settings would
+        have one folder, or there are too many runs.
     """
-    choices = [_values(argument) for argument in overrides]
+    choices = [_values(argument) for argument in _joined(overrides)]
+    for name, values in choices:
+        if len(values) > 1 and [other for other, _ in choices].count(name) > 1:
+            raise UserError(f"{name} is given twice: give all its values at once", field=name)
     if any(len(values) > 1 and name.endswith("config.seed") for name, values in choices):
         raise UserError(
             "--config.seed is that of the first run: give one, and --seeds N", field="--seeds"
@@ -130,7 +134,33 @@ def plan_sweep(path: Path, overrides: Sequence[str], seeds: int) -> list[SweepRu
         for seed in range(config.seed, config.seed + seeds):
             own = load_config(path, [*arguments, f"--config.seed={seed}"])
             runs.append(SweepRun(setting, seed, own))
+    _check_folders(runs)
     return runs
+
+
+def _joined(arguments: Sequence[str]) -> list[str]:
+    """The arguments as typed, but '--config.FIELD VALUE' as '--config.FIELD=VALUE'."""
+    joined: list[str] = []
+    for argument in arguments:
+        takes = joined and re.fullmatch(r"--?config\.[^=]*", joined[-1])
+        if takes and not re.match(r"--?(no)?config\.", argument):
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
+
+
+def _check_folders(runs: Sequence[SweepRun]) -> None:
+    named: dict[str, SweepRun] = {}
+    for run in runs:
+        other = named.setdefault(run.folder, run)
+        if other is not run:
+            raise UserError(
+                f"{dict(other.setting)} and {dict(run.setting)} would share the folder "
+                f"{run.folder}: give them in two sweeps, with another --out",
+                code="conflict",
+                field="--out",
+            )
 
 
 def _values(argument: str) -> tuple[str, list[str | None]]:
@@ -197,15 +227,16 @@ def _train_settings(
 def read_results(runs: Sequence[SweepRun], out: Path) -> list[Result]:
     """The results of the settings that have a run with an epoch, the best first.
 
-    Of a setting's runs, those with fewer epochs than another are left out, with a line.
+    Of a setting's runs, those with fewer epochs than another are left out, with a line; so are
+    settings without an epoch.
 
     Raises:
       UserError: a folder holds a run of another config.
     """
-    results = []
+    results, missing = [], []
     for setting, group in itertools.groupby(runs, key=lambda run: run.setting):
-        found = []
-        for run in group:
+        found, members = [], list(group)
+        for run in members:
             folder = RunFolder(out / run.folder)
             if rows := read_epochs(folder):
                 check_may_resume(str(folder.path), folder.config(), run.config, "--out")
@@ -220,6 +251,10 @@ def read_results(runs: Sequence[SweepRun], out: Path) -> list[Result]:
             whole = [(run.seed, rows) for run, rows in found if len(rows) == most]
             seeds, epochs = zip(*whole, strict=True)
             results.append(summarized(setting, seeds, epochs))
+        else:
+            missing.append(str(Path(members[0].folder).parent))
+    if missing:
+        logger.warning("without an epoch, left out: %s", shortened("; ".join(missing), 300))
     return best_first(results)
 
 

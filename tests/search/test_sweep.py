@@ -1,3 +1,4 @@
+import functools
 import json
 import signal
 from pathlib import Path
@@ -59,6 +60,41 @@ def test_a_bad_value_and_too_many_runs_are_refused():
     assert many.value.field == "--seeds" and "20,000 runs" in str(many.value)
     with pytest.raises(UserError, match="one, and --seeds N"):
         plan_sweep(RECIPE, ["--config.seed=0,1"], 2)
+
+
+def test_what_would_mix_settings_is_refused():
+    rates = "--config.learning_rate=0.1,0.2"
+    for more in ("--config.learning_rate=0.3", "--config.learning_rate=0.3,0.4"):
+        with pytest.raises(UserError, match="given twice"):
+            plan_sweep(RECIPE, [rates, more], 1)
+    with pytest.raises(UserError, match="would share the folder") as shared:
+        plan_sweep(RECIPE, ["--config.init_from=runs/a b,runs/a_b"], 1)
+    assert shared.value.field == "--out"
+
+
+def test_values_may_follow_a_space():
+    apart, joined = (
+        plan_sweep(RECIPE, arguments, 1)
+        for arguments in (
+            ["--config.learning_rate", "0.1,0.2", "--config.flip=False"],
+            ["--config.learning_rate=0.1,0.2", "--config.flip=False"],
+        )
+    )
+    assert [run.folder for run in apart] == [run.folder for run in joined]
+    assert [run.config.learning_rate for run in apart] == [0.1, 0.2]
+
+
+def test_a_sweep_that_diverges_whole_says_so(tmp_path: Path, monkeypatch, capsys):
+    def diverge(*_: Any, **__: Any) -> None:
+        raise UserError("step 3: the loss is NaN", code="not_finite")
+
+    diverging = functools.partial(run_sweep, train=diverge)
+    monkeypatch.setattr("flax_resnet.search.sweep.run_sweep", diverging)
+    command = ["sweep", "--config", str(RECIPE), "--out", str(tmp_path), "--seeds", "1"]
+    for rest, text in ([], "every run has diverged"), (["--report-only"], "has no epoch"):
+        assert main([*command, *rest]) == 2
+        printed = capsys.readouterr().err
+        assert text in printed and "without an epoch, left out: recipe" in printed
 
 
 def test_a_value_given_twice_counts_once():
