@@ -108,11 +108,18 @@ class RunFolder:
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+            except BlockingIOError as error:
                 raise UserError(
                     f"another process is training in {self.path}: wait for it, stop it, "
                     "or choose another --workdir",
                     code="busy",
+                    field=str(self.path),
+                ) from error
+            except OSError as error:  # some network file systems have no locks
+                raise UserError(
+                    f"workdir {self.path} cannot be locked ({error.strerror}): choose one on "
+                    "another disk",
+                    code="unwritable",
                     field=str(self.path),
                 ) from error
             for leftover in self.path.glob(".*.part"):  # of a killed process (process/files.py)

@@ -173,10 +173,12 @@ def is_finished(
 
     def find() -> bool:
         latest = checkpoints.latest
-        if latest is None or not latest.evaluated or not run.metrics_file.exists():
+        if latest is None or not run.metrics_file.exists():
             return False
         rows = read_metrics(run.metrics_file)
-        return bool(rows) and rows[-1]["epoch"] >= last_epoch and rows[-1]["step"] == latest.step
+        if not rows or rows[-1]["epoch"] < last_epoch:
+            return False
+        return (rows[-1]["step"], True) <= latest.place  # or beyond, for a part of a run
 
     return bool(processes.of_main(find))
 
@@ -318,7 +320,7 @@ def make_record(session: Session, progress: Progress) -> Row:
     """
     sums = jax.device_get(progress.sums)
     epoch = progress.step // session.batches.steps_per_epoch
-    if not int(sums.batches):
+    if not has_learned(progress):
         raise UserError(
             f"epoch {epoch}: the loss or the new weights of every step were NaN or infinite, so "
             "nothing was learned: lower config.learning_rate in another folder",
@@ -336,6 +338,11 @@ def make_record(session: Session, progress: Progress) -> Row:
         "images_per_second": int(sums.images) / progress.seconds,
         **skipped,
     }
+
+
+def has_learned(progress: Progress) -> bool:
+    """Whether a step of the epoch was taken; to be asked when the device has finished."""
+    return int(progress.sums.batches) > 0
 
 
 def save(session: Session, progress: Progress, val_accuracy: float | None = None) -> None:

@@ -30,8 +30,10 @@ from flax_resnet.runs.reference_log import read_reference
 from flax_resnet.training.hooks import PLOT_SHARE, Bar, Hook, Plots, TensorBoard
 from flax_resnet.training.loop import (
     evaluated_record,
+    has_learned,
     is_finished,
     log_epoch,
+    make_record,
     must_stop_at,
     opened,
     save,
@@ -155,7 +157,8 @@ def train_together(
             except UserError as error:
                 if error.code != "not_finite":
                     raise
-                diverged = diverged or error
+                # Its traceback would keep the arrays of this group.
+                diverged = diverged or error.with_traceback(None)
                 for run in group:
                     run.checkpoints.wait()
                 behind = min(run.place for run in group)  # the run whose step it was
@@ -365,6 +368,10 @@ def _stop_clock(runs: Sequence[_Run]) -> list[_Run]:
 def _evaluate_epoch(runs: Sequence[_Run], stop: StopRequest) -> bool:
     """As loop.evaluate_epoch, of all runs or none."""
     records: list[Row] = []
+    failed = [run for run in runs if not has_learned(run.progress)]
+    if failed:
+        _save([run for run in runs if run not in failed])  # they go on without these
+        make_record(failed[0].session, failed[0].progress)  # raises the error
     for run in runs:
         record = evaluated_record(run.session, run.progress, stop)
         if record is None:

@@ -1,5 +1,6 @@
 """Real tiny runs on real digits: files, metrics, resuming, stopping."""
 
+import errno
 import json
 import logging
 import os
@@ -26,7 +27,7 @@ from flax_resnet.process.signals import StopRequest
 from flax_resnet.runs.folder import RunFolder
 from flax_resnet.runs.metrics_log import read_metrics
 from flax_resnet.training.hooks import Hook, Trace
-from flax_resnet.training.loop import opened, train_and_evaluate
+from flax_resnet.training.loop import Outcome, opened, train_and_evaluate
 from flax_resnet.training.progress import Progress
 from flax_resnet.training.session import Session
 from tests.conftest import ROOT, tiny_config
@@ -240,6 +241,19 @@ def test_a_part_of_a_run_is_the_start_of_the_whole_one(tmp_path, one_device):
     assert rows == rows_without_clock(tmp_path / "whole")
 
 
+def test_a_part_that_a_run_is_beyond_is_finished(tmp_path, one_device, log_lines):
+    """Stopped in the second epoch: to end after the first takes no step, and compiles nothing."""
+    config = tiny_config()
+    steps, evaluations = 7, 3
+    stop = StopAfter(steps + evaluations + 2)
+    stopped = train_and_evaluate(config, tmp_path / "run", devices=one_device, stop=stop)
+    assert stopped.step > steps
+    log_lines.clear()
+    outcome = train_and_evaluate(config, tmp_path / "run", devices=one_device, until_epoch=1)
+    assert outcome == Outcome(None, stopped.step)
+    assert not any("compiled" in line for line in log_lines)
+
+
 def test_another_config_is_refused_naming_field_and_values(tiny_run):
     with pytest.raises(UserError, match="config.batch_size=32, and now it is 16"):
         train_and_evaluate(tiny_config(batch_size=16), tiny_run)
@@ -294,6 +308,16 @@ def test_a_second_process_on_a_workdir_is_refused(tmp_path):
     with RunFolder(tmp_path).locked(), pytest.raises(UserError) as caught:
         train_and_evaluate(tiny_config(), tmp_path)
     assert caught.value.code == "busy"
+
+
+def test_a_file_system_without_locks_is_no_other_process(tmp_path, monkeypatch):
+    def fail(*_: Any) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", fail)
+    with pytest.raises(UserError, match="cannot be locked") as caught:
+        train_and_evaluate(tiny_config(), tmp_path / "run")
+    assert caught.value.code == "unwritable"
 
 
 class Replace(Hook):

@@ -3,7 +3,7 @@
 import dataclasses
 import shutil
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -142,11 +142,8 @@ def test_a_run_that_is_not_finite_stops_all_and_all_are_saved(tmp_path, one_devi
     assert int(newest(folders(tmp_path)[1])) > 0
 
 
-def test_after_a_run_that_is_not_finite_the_others_end_as_alone(
-    both, tmp_path, one_device, monkeypatch
-):
-    """Infinite initial weights of one: it fails in its first step, again in every call."""
-    initial = session._initial_state
+def broken_state(initial: Callable[..., Any]) -> Callable[..., Any]:
+    """`initial`, but with infinite weights for the first seed."""
 
     def broken(config: ConfigDict, *rest: Any) -> Any:
         state = initial(config, *rest)
@@ -154,7 +151,14 @@ def test_after_a_run_that_is_not_finite_the_others_end_as_alone(
             return state
         return dataclasses.replace(state, params=jax.tree.map(lambda x: x * np.inf, state.params))
 
-    monkeypatch.setattr(session, "_initial_state", broken)
+    return broken
+
+
+def test_after_a_run_that_is_not_finite_the_others_end_as_alone(
+    both, tmp_path, one_device, monkeypatch
+):
+    """It fails in its first step, again in every call."""
+    monkeypatch.setattr(session, "_initial_state", broken_state(session._initial_state))
     for _ in range(2):
         with pytest.raises(UserError, match="step 1 .*seed3") as stopped:
             resume(tmp_path, one_device)
@@ -162,6 +166,17 @@ def test_after_a_run_that_is_not_finite_the_others_end_as_alone(
         ours, as_both = (rows_without_clock(folders(out)[1]) for out in (tmp_path, both))
         assert len(ours) == len(as_both)
         assert all(a == pytest.approx(b, rel=1e-3) for a, b in zip(ours, as_both, strict=True))
+
+
+def test_after_an_epoch_of_skipped_steps_the_others_go_on(tmp_path, one_device, monkeypatch):
+    monkeypatch.setattr(session, "_initial_state", broken_state(session._initial_state))
+    for _ in range(2):
+        with pytest.raises(UserError, match="epoch 1: .* of every step") as stopped:
+            resume(tmp_path, one_device, on_nan="skip")
+        assert stopped.value.code == "not_finite"
+    broken, whole = folders(tmp_path)
+    assert not (broken / "metrics.jsonl").exists()
+    assert [row["epoch"] for row in rows_without_clock(whole)] == [1, 2]
 
 
 @pytest.mark.parametrize(
