@@ -105,7 +105,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         args.output,
         arguments=" ".join(arguments),
         speed_over_pytorch=sum(theirs) / sum(ours),
-        speed_over_pytorch_in_the_median_epoch=statistics.median(theirs) / statistics.median(ours),
+        speed_over_pytorch_in_the_median_epoch=statistics.median(
+            b / a for a, b in zip(ours, theirs, strict=True)
+        ),
     )
 
 

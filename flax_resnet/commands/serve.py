@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
         from flax_resnet.serving.server import listen, serve, url_of
     except ImportError as error:
         raise UserError(
-            "serve needs the packages starlette and uvicorn: pip install 'flax_resnet[serve]'",
+            "serve needs the packages starlette and uvicorn: pip install starlette uvicorn",
             code="unavailable",
         ) from error
     from flax_resnet.inference.model import load

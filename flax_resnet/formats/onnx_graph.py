@@ -31,7 +31,7 @@ def to_onnx(model: Model) -> bytes:
         import onnx
     except ImportError as error:
         raise UserError(
-            "--format onnx needs the package onnx: pip install 'flax_resnet[onnx]'",
+            "--format onnx needs the package onnx: pip install onnx",
             code="unavailable",
             field="--format",
         ) from error

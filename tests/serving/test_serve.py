@@ -75,4 +75,4 @@ def test_without_the_packages_it_says_what_to_install(tiny_run):
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, env=os.environ
     )
     assert process.returncode == 2 and process.stdout == ""
-    assert process.stderr.count("\n") == 1 and "pip install 'flax_resnet[serve]'" in process.stderr
+    assert process.stderr.count("\n") == 1 and "pip install starlette uvicorn" in process.stderr
