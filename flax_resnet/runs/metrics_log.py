@@ -57,7 +57,8 @@ class MetricsLog:
         """
         self.step = step
         self._path, self._writes = run.metrics_file, run.writes
-        exists = self._path.exists()
+        # A new run's process 0 may be setting the file aside while the others come here.
+        exists = (run.writes or epochs > 0) and self._path.exists()
         kept = [row for row in read_metrics(self._path) if row["step"] <= step] if exists else []
         if len(kept) < epochs:
             raise UserError(

@@ -143,7 +143,7 @@ def _joined(arguments: Sequence[str]) -> list[str]:
     joined: list[str] = []
     for argument in arguments:
         takes = joined and re.fullmatch(r"--?config\.[^=]*", joined[-1])
-        if takes and not re.match(r"--?(no)?config\.", argument):
+        if takes and not argument.startswith(("--", "-config.")):
             joined[-1] += f"={argument}"
         else:
             joined.append(argument)
